@@ -1,0 +1,72 @@
+"""All randomness of one training step, as one value that is a function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Draw(NamedTuple):
+    ladder: list[Tensor]  # k / k_phi + 1 tensors int64 [B]: t, t - k_phi, …, s = t - k
+    gamma: Tensor | None  # [B] in [0, 1); None means 1
+    w: Tensor  # [B] guidance of Eq 18; 1 is none
+    noise: Tensor  # [B, C, h, w]
+
+    def rows(self, part: slice) -> Draw:
+        """The same draw for some samples of the batch: a rank's share, a micro-batch."""
+        gamma = None if self.gamma is None else self.gamma[part]
+        return Draw([t[part] for t in self.ladder], gamma, self.w[part], self.noise[part])
+
+    def to(self, device: torch.device | str) -> Draw:
+        gamma = None if self.gamma is None else self.gamma.to(device)
+        return Draw([t.to(device) for t in self.ladder], gamma, self.w.to(device), self.noise.to(device))
+
+
+def stream(seed: int, step: int) -> torch.Generator:
+    """A CPU generator for one step. All steps of a seed differ: torch's generator takes 32 bits of a seed, and a
+    larger number, such as seed << 32 | step, would lose the seed."""
+    return torch.Generator().manual_seed((seed * 2654435761 + 40503) % 2**32 ^ step)
+
+
+def uniform_gamma(generator: torch.Generator, batch: int) -> Tensor | None:
+    """gamma ~ U[0, 1), Eq 17."""
+    return torch.rand(batch, generator=generator)
+
+
+def no_gamma(generator: torch.Generator, batch: int) -> Tensor | None:
+    """gamma = 1 always."""
+    return None
+
+
+def solver_grid(T: int, k: int, k_phi: int) -> Tensor:
+    """The times t at which a sub-path of k may start: multiples of k_phi, less one, with t - k >= -1.
+
+    -1 stands for the clean end, which the ladder clamps to index 0. For T = 1000 and k_phi = 20 these are the 50 times
+    that diffusers' LCMScheduler draws its inference steps from.
+    """
+    grid = torch.arange(k_phi - 1, T, k_phi)
+    return grid[grid >= k - 1]
+
+
+def make_draw(
+    seed: int,
+    step: int,
+    batch: int,
+    shape: tuple[int, int, int],
+    *,
+    T: int,
+    k: int,
+    k_phi: int,
+    w: float,
+    gamma_law: Callable[[torch.Generator, int], Tensor | None],
+) -> Draw:
+    """The draw of a step for the *global* batch; ranks take their rows of it, so that any world size sees the same."""
+    generator = stream(seed, step)
+    grid = solver_grid(T, k, k_phi)
+    t = grid[torch.randint(len(grid), (batch,), generator=generator)]
+    ladder = [(t - i * k_phi).clamp(min=0) for i in range(k // k_phi + 1)]
+    noise = torch.randn(batch, *shape, generator=generator)
+    return Draw(ladder, gamma_law(generator, batch), torch.full((batch,), w), noise)
