@@ -1,0 +1,158 @@
+"""`slam`: parsing and nothing else. Each command calls one function, imported when it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slam import config, paths
+from slam.errors import SlamError
+
+app = typer.Typer(
+    help="Distil a 50-step text-to-image model into a 1-4 step student. Run in the folder that holds params.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="a profile of params.yaml; its key `profile` by default")
+]
+
+
+@app.command()
+def source(profile: Profile = None) -> None:
+    """Stage 1: captioned pictures as img2dataset shards, and evaluation captions with reference images."""
+    from slam.data.source import source_stage
+
+    _report("source", source_stage(_load(profile).source, paths.RAW, paths.EVALUATION))
+
+
+@app.command("filter")
+def filter_(profile: Profile = None) -> None:
+    """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
+    from slam.data.filter import filter_stage
+
+    _report("filter", filter_stage(_load(profile).filter, paths.RAW, paths.FILTERED))
+
+
+@app.command()
+def encode(profile: Profile = None) -> None:
+    """Stage 3: images to VAE latents, captions to token ids."""
+    from slam.data.encode import encode_stage
+
+    chosen = _load(profile)
+    _report("encode", encode_stage(chosen.encode, chosen.teacher, paths.RAW, paths.FILTERED, paths.LATENTS))
+
+
+@app.command()
+def train(
+    profile: Profile = None,
+    restart: Annotated[bool, typer.Option("--restart", help="set a run of another configuration aside")] = False,
+) -> None:
+    """Stage 4: distil (Algorithm 1). The same command again goes on from the newest checkpoint."""
+    from slam.training.stage import train_stage
+
+    _report("train", train_stage(_load(profile), paths.LATENTS, paths.TRAIN, restart))
+
+
+@app.command()
+def select(profile: Profile = None) -> None:
+    """Stage 5: choose the checkpoint that samples best in few steps, export it as a diffusers folder."""
+    from slam.evaluation.select import select_stage
+
+    chosen = _load(profile)
+    _report(
+        "select",
+        select_stage(
+            chosen.select,
+            chosen.evaluate.features,
+            chosen.teacher,
+            paths.TRAIN,
+            paths.LATENTS,
+            paths.STUDENT,
+            paths.SELECTION,
+        ),
+    )
+
+
+@app.command()
+def evaluate(profile: Profile = None) -> None:
+    """Stage 6: FID, CLIP score, faithfulness and seconds per image of teacher, samplers and student."""
+    from slam.evaluation.evaluate import evaluate_stage
+
+    chosen = _load(profile)
+    result = evaluate_stage(
+        chosen.evaluate,
+        chosen.teacher,
+        paths.STUDENT,
+        paths.EVALUATION,
+        paths.METRICS,
+        paths.SAMPLES,
+        paths.TABLE,
+    )
+    _report("evaluate", result)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="what to draw")],
+    steps: Annotated[int, typer.Option(min=1, max=50, help="1 to 4 is what a student is for")] = 4,
+    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("picture.png"),
+    model: Annotated[Path | None, typer.Option(help="a diffusers folder; the champion by default")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same picture")] = 0,
+) -> None:
+    """Draw a picture with the champion, or with `--model DIR`."""
+    from slam.evaluation.single import draw_picture
+
+    if model is None:
+        from slam.registry.champion import champion_folder
+
+        model = champion_folder()
+    draw_picture(model, prompt, steps, seed, out)
+    print(out)
+
+
+@app.command()
+def teacher(
+    folder: Annotated[Path, typer.Argument(help="holds recipe.yaml; each part that it lacks is trained")] = Path(
+        "teachers/tiny"
+    ),
+    part: Annotated[list[str] | None, typer.Option(help="only this part; may be given again")] = None,
+) -> None:
+    """Train the embedded teacher from nothing (about 90 minutes on two cores; it ships with the repository)."""
+    from slam.teacher.build import PARTS, build
+
+    for name, measured in build(folder, tuple(part or PARTS)).items():
+        _report(name, measured)
+
+
+def _load(profile: str | None) -> config.Profile:
+    return config.load(profile=profile)
+
+
+def _report(stage: str, values: dict) -> None:
+    print(f"{stage}: {', '.join(_told(key, value) for key, value in values.items())}")
+
+
+def _told(key: str, value: object) -> str:
+    if isinstance(value, dict):  # counts: those of zero say nothing
+        return f"{key} {' + '.join(f'{count} {name}' for name, count in value.items() if count) or 0}"
+    return f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+
+
+def main() -> None:
+    """The console script. A user's mistake gets its message, not a traceback."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except SlamError as error:
+        print(f"slam {' '.join(sys.argv[1:2])}: {error}", file=sys.stderr)
+        sys.exit(error.code)
+
+
+if __name__ == "__main__":
+    main()

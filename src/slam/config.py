@@ -1,0 +1,189 @@
+"""What `params.yaml` may say. Frozen; an unknown or misspelt key is refused."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slam.errors import SlamError
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Frozen):
+    """Where captioned pictures come from. `shapes` draws them; the others only name what is already there."""
+
+    kind: Literal["shapes", "img2dataset"]
+    path: str | None = None  # img2dataset: the folder of NNNNN.tar, .parquet and _stats.json
+    captions: str | None = None  # evaluation captions, COCO format (captions_val2014.json)
+    images: str | None = None  # the folder of evaluation images that the captions speak of
+    pictures: Positive | None = None  # shapes: training pictures
+    evaluation: Positive | None = None  # shapes: evaluation pictures, drawn from another seed
+    degraded: float = Field(0.0, ge=0, lt=1)  # shapes: share that is blurred, faded or noisy
+    shard: Positive = 1000  # shapes: pictures a shard
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self):
+        needs = {"shapes": ("pictures", "evaluation"), "img2dataset": ("path", "captions", "images")}[self.kind]
+        missing = [key for key in needs if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"kind {self.kind!r} needs {', '.join(missing)}")
+        return self
+
+
+class Filter(Frozen):
+    aesthetics: float  # least aesthetics score, 1-10
+    short_side: int = Field(ge=0)  # least short side of the original picture, pixels
+    aspect: float = Field(3.0, ge=1)  # most long side / short side
+    caption: int = Field(1, ge=0)  # least caption length, characters
+    survivors: float = Field(ge=0, le=1)  # stop when a smaller share survives
+    validation: Positive  # pictures kept from training, for `select`
+
+
+class Encode(Frozen):
+    resolution: Positive  # pixels; short side resized to it, then centre crop
+    batch: Positive
+    shard: Positive = 8192  # latents a shard
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class Distill(Frozen):
+    """Algorithm 1's letters, and the paper's switches."""
+
+    method: Literal["slam", "lcm", "dl"]
+    conditioning: Literal["time-matched", "gamma"]  # how the student learns gamma; lcm has none
+    sigma: Literal["linear", "exact"]  # of the main text, or Eq 24
+    distance: Literal["huber", "l2"]
+    huber_c: float = Field(0.001, gt=0)
+    k: Positive  # skipping step, time indices
+    k_phi: Positive  # the solver's step; k_phi < k is multiple estimation
+    w: float = Field(ge=1)  # guidance scale
+    mu: float = Field(0.95, ge=0, lt=1)  # EMA decay of the target
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.k % self.k_phi:
+            raise ValueError(f"distill.k = {self.k} must be a multiple of distill.k_phi = {self.k_phi}")
+        if self.method == "dl" and self.sigma != "exact":
+            raise ValueError("distill.method = dl needs distill.sigma = exact: Eq 28 is its only form")
+        return self
+
+
+class Train(Frozen):
+    steps: Positive
+    batch: Positive  # global batch: of all processes together
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(10.0, gt=0)  # L2 norm of the gradient
+    warmup: int = Field(0, ge=0)  # steps
+    checkpoint_every: Positive  # steps
+    keep: Positive  # checkpoints whose EMA is kept for `select`
+    log_every: Positive = 10  # steps
+    processes: Positive = 1
+    micro_batch: Positive | None = None  # of one process, for gradient accumulation; all of its share by default
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _divisible(self):
+        share, rest = divmod(self.batch, self.processes)
+        if rest:
+            raise ValueError(f"train.batch = {self.batch} must be a multiple of train.processes = {self.processes}")
+        if self.micro_batch and share % self.micro_batch:
+            raise ValueError(f"train.micro_batch = {self.micro_batch} must divide batch / processes = {share}")
+        return self
+
+
+class Select(Frozen):
+    samples: Positive  # validation prompts
+    steps: tuple[Positive, ...]  # sampler steps whose Frechet distances are weighed
+    batch: Positive
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks that draw
+    seed: int = 0
+
+
+class Evaluate(Frozen):
+    protocol: str  # its name in every record
+    samples: Positive  # captions, one picture each
+    steps: tuple[Positive, ...] = (1, 2, 4)
+    samplers: tuple[Literal["ddim", "dpm++", "unipc"], ...] = ("ddim", "dpm++", "unipc")
+    teacher_steps: Positive = 50
+    guidance: float = Field(ge=1)  # of the teacher and of the training-free samplers
+    features: str  # Frechet features: a judge's folder, or the file of the Inception weights
+    clip: str  # a CLIPModel's folder or hub id
+    clip_prefix: str = ""  # before each caption, in the CLIP score only
+    judge: str | None = None  # the attribute classifier's folder, for faithfulness; none without one
+    batch: Positive
+    rows: Positive = 8  # of the picture
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks that draw
+    seed: int = 0
+
+
+class Profile(Frozen):
+    teacher: str  # a diffusers folder or hub id
+    source: Source
+    filter: Filter
+    encode: Encode
+    distill: Distill
+    train: Train
+    select: Select
+    evaluate: Evaluate
+
+
+def load(path: str | Path = "params.yaml", profile: str | None = None) -> Profile:
+    """The profile named by `profile`, or by the file's own key `profile`.
+
+    Raises `SlamError` naming each key that is unknown, missing or out of range.
+    """
+    path = Path(path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SlamError(f"{path.absolute()} does not exist: run slam in the folder that holds params.yaml") from None
+    except yaml.YAMLError as error:
+        raise SlamError(f"{path}: expected YAML, found {error}") from None
+    profiles = document.get("profiles") if isinstance(document, dict) else None
+    if not isinstance(profiles, dict):
+        raise SlamError(f"{path}: expected the keys `profile` and `profiles`, found neither")
+    name = profile or document.get("profile")
+    if name not in profiles:
+        raise SlamError(f"{path}: profile = {name!r} is not one of {', '.join(profiles)}")
+    return parse(profiles[name], f"{path}: profiles.{name}")
+
+
+def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
+    """`values` as a `model`. Raises `SlamError` naming, after `where`, each key that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
+
+
+def _explain(problem: dict, where: str, model: type[Frozen]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(problem["loc"][:-1], model)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        return f"{where}.{key} is not a key: {hint}"
+    if problem["type"] == "missing":
+        return f"{where}.{key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if message.startswith(key + ".") else f"{where}.{key}: {message}"
+    return f"{where}.{key} = {problem['input']!r}: {message}"
+
+
+def _keys_at(location: tuple, model: Any) -> list[str]:
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,173 @@
+"""One child process tree: its output streamed, signals passed on to all of it, nothing left behind.
+
+`python -m slam.launch ...` is `accelerate launch ...` without the launcher's own traceback when a worker fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from slam.errors import SlamError
+
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL: a training run writes its last checkpoint in them
+
+# Waits for its standard input to close, which the kernel does however the parent dies; then stops the group named on
+# the first line. (Linux's PR_SET_PDEATHSIG would reach the direct child only, and macOS has no such thing.)
+_WARDEN = 'read -r group; read -r _; kill -s TERM -- "-$group" && sleep "$0" && kill -s KILL -- "-$group"'
+
+
+def run(command: list[str], on_line: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Runs `command` to its end and returns its exit code (-N when signal N killed it).
+
+    `on_line` gets standard output and error line by line, split at newlines and carriage returns, without blank lines;
+    with None the child writes where this process writes. `env` holds variables to add to this process's.
+
+    The child leads a session of its own. SIGTERM, Ctrl-C or any other exception here sends SIGTERM to the whole tree,
+    SIGKILL to what is left of it after GRACE seconds, and goes on as that exception. If this process is killed
+    outright, the tree gets the same.
+    """
+    environment = {**os.environ, **(env or {})}
+    if on_line:
+        environment["PYTHONUNBUFFERED"] = "1"  # a pipe makes Python hold lines back
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if on_line else {}
+    with _sigterm_raises(), _warden() as watch:
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,  # universal newlines: \r ends a line too
+            encoding="utf-8",
+            errors="replace",
+            **output,
+        )
+        try:
+            watch(child.pid)
+            for line in child.stdout if on_line else ():
+                if line.strip():
+                    on_line(line.rstrip())
+            return child.wait()
+        except BaseException:
+            stop_tree(psutil.Process(child.pid))
+            child.wait()
+            raise
+
+
+def accelerate_launch(module: str, arguments: list[str], processes: int = 1, precision: str = "fp32") -> int:
+    """Runs `python -m module arguments` in `processes` processes under `accelerate launch`; returns the exit code.
+
+    `precision` is fp32, bf16 or fp16. Without CUDA it runs on the CPU, and several processes talk through gloo.
+    Raises `SlamError` when there are GPUs, but fewer than processes.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda and processes > torch.cuda.device_count():
+        raise SlamError(
+            f"train.processes = {processes}, but this machine has {torch.cuda.device_count()} GPU(s): "
+            "set train.processes to at most that"
+        )
+    flags = {
+        "config_file": Path(__file__).with_name("accelerate.yaml"),
+        "num_processes": processes,
+        "num_machines": 1,
+        "main_process_port": 0,  # any free one
+        "mixed_precision": {"fp32": "no"}.get(precision, precision),
+        "dynamo_backend": "no",
+        "num_cpu_threads_per_process": max(1, torch.get_num_threads() // processes),
+    }
+    # accelerate's own --cpu starts one process, whatever their number; --multi_gpu starts them all, and the variable
+    # keeps them on the CPU.
+    kind = ["--multi_gpu"] if processes > 1 else [] if cuda else ["--cpu"]
+    env = {} if cuda else {"ACCELERATE_USE_CPU": "true"}
+    options = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    return run([sys.executable, "-m", "slam.launch", *kind, *options, "--module", module, *arguments], env=env)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) here, as Ctrl-C raises KeyboardInterrupt, unless someone else handles it."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _warden() -> Iterator[Callable[[int], None]]:
+    """Yields a function that names the process group to stop if this process dies inside the block."""
+    warden = subprocess.Popen(
+        ["sh", "-c", _WARDEN, str(GRACE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+    def watch(group: int) -> None:
+        print(group, file=warden.stdin, flush=True)
+
+    try:
+        yield watch
+    finally:
+        warden.kill()
+        warden.communicate()
+
+
+def stop_tree(leader: psutil.Process) -> None:
+    """SIGTERM to the group that `leader` leads, SIGKILL after GRACE seconds to what remains of its whole tree."""
+    # Descendants too: torchrun gives each worker a session of its own, and passes SIGTERM on to it.
+    tree = [leader, *leader.children(recursive=True)]
+    _signal_group(leader.pid, signal.SIGTERM)
+    try:
+        psutil.wait_procs(tree, timeout=GRACE)
+    finally:  # also when a second Ctrl-C cuts the wait short
+        _signal_group(leader.pid, signal.SIGKILL)
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS answers "not permitted" for a group of zombies
+        os.killpg(group, number)
+
+
+def main() -> int:
+    """`accelerate launch`, which would print a traceback of its own under that of the worker that failed."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        launch_command(launch_command_parser().parse_args())
+    except ChildFailedError as error:
+        return _shell_code(error.get_first_failure()[1].exitcode)
+    except subprocess.CalledProcessError as error:
+        return _shell_code(error.returncode)
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    return 0
+
+
+def _shell_code(code: int) -> int:
+    """A process's exit code as shells give it: 128 + N when signal N killed it."""
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Where each stage writes, relative to the folder that holds params.yaml. `dvc.yaml` names the same places."""
+
+from pathlib import Path
+
+RAW = Path("data/raw")  # source: img2dataset shards, index.json
+EVALUATION = Path("data/evaluation")  # source: captions.json (COCO format), images/, index.json
+FILTERED = Path("data/filtered")  # filter: manifest.parquet, counts.json, docs/
+LATENTS = Path("data/latents")  # encode: SPLIT-NNNNN.safetensors, manifest.parquet, index.json
+TRAIN = Path("runs/train")  # train: checkpoints/step-NNNNNN/, journal.jsonl
+STUDENT = Path("models/student")  # select: a diffusers folder
+SELECTION = Path("reports/selection.json")  # select: what each checkpoint measured
+METRICS = Path("reports/metrics.json")  # evaluate: one record per model, sampler and step count
+SAMPLES = Path("reports/samples.png")  # evaluate: the same prompts and noise for each
+TABLE = Path("reports/table.md")  # evaluate: METRICS as a table
+REGISTRATION = Path("reports/registration.json")  # the flow: what was registered and promoted last, from this folder
+GATE = Path("mlflow/promotion.yaml")  # what a version must be to become champion

@@ -1,0 +1,91 @@
+"""The command line as a user meets it: exit codes and messages, never a traceback for a mistake."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from slam import cli
+from slam.models.diffusion import load
+from slam.models.export import export
+
+STAGES = ["source", "filter", "encode", "train", "select", "evaluate"]
+
+
+def slam(*arguments, cwd):
+    return subprocess.run([sys.executable, "-m", "slam.cli", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    shutil.copy("params.yaml", tmp_path)
+    (tmp_path / "teachers").symlink_to(Path("teachers").absolute())
+    return tmp_path
+
+
+def test_help_names_every_stage_in_order():
+    text = CliRunner().invoke(cli.app, ["--help"]).output
+    places = [text.index(f" {stage} ") for stage in STAGES]
+    assert places == sorted(places)
+
+
+def test_without_params_the_message_says_where_to_run(tmp_path):
+    done = slam("source", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run slam in the folder that holds params.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_key_is_named_and_nothing_is_written(checkout):
+    params = checkout / "params.yaml"
+    params.write_text(params.read_text().replace("k_phi: 20", "k_fi: 20", 1))
+    done = slam("source", cwd=checkout)
+    assert done.returncode == 1
+    assert "profiles.tiny.distill.k_fi is not a key: did you mean k_phi?" in done.stderr
+    assert not (checkout / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "before"), [("filter", "slam source"), ("encode", "slam source"), ("train", "slam encode")]
+)
+def test_a_stage_without_its_input_names_the_stage_before(stage, before, checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    with pytest.raises(cli.SlamError, match=f"run `{before}` first"):
+        CliRunner().invoke(cli.app, [stage], catch_exceptions=False)
+
+
+def test_generate_without_a_champion_says_what_to_do(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(cli.SlamError, match="there is no champion.*make demo.*--model DIR"):
+        CliRunner().invoke(cli.app, ["generate", "a red circle"], catch_exceptions=False)
+    assert not (checkout / "mlflow.db").exists()
+
+
+def test_generate_draws_a_png_and_the_same_one_again(random_teacher, tmp_path):
+    export(random_teacher, load(random_teacher, ("unet",)).unet.state_dict(), tmp_path / "student")
+    for name in ("a.png", "b.png"):
+        arguments = ["generate", "a red circle", "--model", str(tmp_path / "student"), "--out", str(tmp_path / name)]
+        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    a, b = (tmp_path / name for name in ("a.png", "b.png"))
+    assert Image.open(a).size == (32, 32)
+    assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a red circle", "--model", "no/such"], "--model no/such is not a folder"),
+        (["a red circle", "--model", "teachers", "--out", "a.jpg"], "expected a name that ends in .png"),
+        ([" ", "--model", "teachers"], "the prompt is empty"),
+        (["a red circle", "--model", "teachers"], "teachers is not a whole diffusers folder"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_draw(arguments, message, checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    with pytest.raises(cli.SlamError, match=message):
+        CliRunner().invoke(cli.app, ["generate", *arguments], catch_exceptions=False)

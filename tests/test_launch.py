@@ -1,0 +1,163 @@
+"""A child process tree: its exit code, its lines, and that nothing of it outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slam import launch
+from slam.launch import accelerate_launch, run
+
+# A child in the group, and one in a session of its own, to which nobody passes SIGTERM on.
+TREE = """
+import os, subprocess, sys, time
+subprocess.Popen(["sleep", "300"])
+subprocess.Popen(["sleep", "301"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(300)
+"""
+PARENT = """
+import sys
+from slam import launch
+launch.GRACE = 2.0
+print(launch.run([sys.executable, "-c", sys.argv[1]]), flush=True)
+"""
+
+
+def start_parent(script: str = TREE) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """A process inside `run`, and everything below it once that says "ready"."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "ready\n"
+    return parent, psutil.Process(parent.pid).children(recursive=True)
+
+
+def all_gone(tree: list[psutil.Process], within: float = 20) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_exit_code_is_the_childs():
+    assert run(["sh", "-c", "exit 7"]) == 7
+    assert run(["sh", "-c", "kill -9 $$"]) == -signal.SIGKILL
+
+
+def test_both_streams_arrive_in_order_split_at_newlines_and_carriage_returns():
+    lines = []
+    script = (
+        r"printf 'one\n'; printf '\r 10%%\r 20%%\n\n' >&2; printf 'last, without an end'; printf ' caf\303\251\377'"
+    )
+    assert run(["sh", "-c", script], lines.append) == 0
+    assert lines == ["one", " 10%", " 20%", "last, without an end café\ufffd"]
+
+
+def test_a_line_arrives_when_it_is_written_not_when_the_child_ends():
+    arrivals = []
+    run(
+        [sys.executable, "-c", "import time; print('a'); time.sleep(1)"], lambda line: arrivals.append(time.monotonic())
+    )
+    assert time.monotonic() - arrivals[0] > 0.9
+
+
+def test_variables_are_added_to_the_environment():
+    lines = []
+    run(["sh", "-c", "echo $SLAM_TEST $HOME"], lines.append, {"SLAM_TEST": "here"})
+    assert lines == [f"here {os.environ['HOME']}"]
+
+
+def test_an_exception_in_the_callback_stops_the_tree_and_goes_on(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE", 1.0)
+
+    def refuse(line):
+        seen.extend(set(psutil.Process().children(recursive=True)) - others)
+        raise ValueError(line)
+
+    others = set(psutil.Process().children(recursive=True))  # servers that other tests started
+    seen: list[psutil.Process] = []
+    with pytest.raises(ValueError, match="ready"):
+        run([sys.executable, "-c", TREE], refuse)
+    assert len(seen) >= 3
+    assert all_gone(seen)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_to_the_parent_stops_the_whole_tree_first(number, code):
+    parent, tree = start_parent()
+    parent.send_signal(number)
+    assert parent.wait(20) == code
+    assert all_gone(tree, within=1)
+
+
+def test_a_child_may_finish_its_work_after_sigterm(tmp_path):
+    done = tmp_path / "checkpoint"
+    slow_to_stop = f"""
+import signal, sys, time
+def save(number, frame):
+    time.sleep(1)
+    open({str(done)!r}, "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(300)
+"""
+    parent, tree = start_parent(slow_to_stop)
+    parent.terminate()
+    parent.wait(20)
+    assert done.exists()
+    assert all_gone(tree, within=1)
+
+
+def test_a_parent_that_is_killed_outright_leaves_no_orphan():
+    # Without the process in a session of its own: no signal can name it once its parent is gone.
+    parent, tree = start_parent(TREE.replace(", start_new_session=True", ""))
+    parent.kill()
+    parent.wait()
+    assert len(tree) >= 4  # the child, its two, and the warden
+    assert all_gone([process for process in tree if process.name() != "sh"])
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch) -> Path:
+    """A module `worker` that joins accelerate, sums the ranks, and writes what it saw."""
+    (tmp_path / "worker.py").write_text(
+        "import os, sys, torch\n"
+        "from accelerate import Accelerator\n"
+        "state = Accelerator().state\n"
+        "total = torch.tensor([state.process_index + 1.0])\n"
+        "if state.num_processes > 1:\n"
+        "    torch.distributed.all_reduce(total)\n"
+        "saw = f'{state.num_processes} {total.item():g} {state.device.type} {state.mixed_precision} {sys.argv[1]}'\n"
+        f"open(f'{tmp_path}/saw-{{state.process_index}}', 'w').write(saw)\n"
+        "sys.exit(int(sys.argv[2]) if state.process_index == 0 else 0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    home = tmp_path / "home" / "accelerate"
+    home.mkdir(parents=True)
+    # A user's own file, which must not be read: with it, accelerate would look for machines that are not there.
+    (home / "default_config.yaml").write_text("distributed_type: MULTI_GPU\nnum_machines: 7\nmixed_precision: bf16\n")
+    monkeypatch.setenv("HF_HOME", str(home.parent))
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_accelerate_starts_that_many_processes_on_the_cpu(worker, processes):
+    assert accelerate_launch("worker", ["an argument", "0"], processes, "fp32") == 0
+    total = processes * (processes + 1) // 2
+    for rank in range(processes):
+        assert (worker / f"saw-{rank}").read_text() == f"{processes} {total} cpu no an argument"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failed_worker_gives_its_exit_code_and_no_traceback_of_the_launcher(worker, processes, capfd):
+    assert accelerate_launch("worker", ["x", "3"], processes, "fp32") == 3
+    assert "Traceback" not in capfd.readouterr().err
