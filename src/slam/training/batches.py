@@ -1,0 +1,42 @@
+"""The global batch of a step, and a rank's share of it."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+
+from slam.core.draw import Draw, make_draw
+from slam.core.methods import METHODS
+from slam.data.latents import Latents, batch_indices
+from slam.training.plan import Plan
+from slam.training.step import Batch
+
+
+def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> Draw:
+    """All randomness of `step` for the whole batch of latents [C, h, w]: the same whatever the number of processes."""
+    distill, config = plan.distill, plan.train
+    return make_draw(
+        config.seed,
+        step,
+        config.batch,
+        shape,
+        T=T,
+        k=distill.k,
+        k_phi=distill.k_phi,
+        w=distill.w,
+        gamma_law=METHODS[distill.method].gamma_law,
+    )
+
+
+def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, accelerator: Accelerator) -> list[Batch]:
+    """This rank's share of the global batch of `step`, in micro-batches."""
+    config, device = plan.train, accelerator.device
+    indices = batch_indices(len(data), config.batch, config.seed, step)
+    share = config.batch // accelerator.num_processes
+    size = config.micro_batch or share
+    first = share * accelerator.process_index
+    batches = []
+    for begin in range(first, first + share, size):
+        part = slice(begin, begin + size)
+        latents, input_ids = data.gather(indices[part])
+        batches.append(Batch(latents.to(device), input_ids.to(device), draw.rows(part).to(device)))
+    return batches

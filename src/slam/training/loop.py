@@ -1,0 +1,126 @@
+"""The loop around the training step, in each process of `accelerate launch`: `python -m slam.training.loop DIR`.
+
+All state is the step, the student, the target and the optimizer: randomness and data order are functions of
+(seed, step). To go on after a kill, run the same command again.
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from slam.data.latents import Latents
+from slam.errors import SlamError
+from slam.models.diffusion import load
+from slam.progress import progress
+from slam.training import checkpoint
+from slam.training.batches import global_draw, local_batches
+from slam.training.journal import Journal
+from slam.training.objective import make_objective
+from slam.training.plan import read_plan
+from slam.training.step import train_step
+
+STOPPED = 143  # exit code after SIGTERM, as shells count
+
+
+def train(folder: Path) -> int:
+    """Train the plan in `folder` from its newest whole checkpoint to its last step; returns the exit code."""
+    plan = read_plan(folder)
+    config = plan.train
+    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(config.precision, config.precision))
+    stop = Stop()
+    model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
+    objective, network = make_objective(plan, model)
+    target = copy.deepcopy(network).requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+    state = (network.unet, target.unet, optimizer)
+
+    root = folder / "checkpoints"
+    newest = checkpoint.newest_whole(root, accelerator.print)
+    start = checkpoint.restore(newest, *state) if newest else 0
+    if newest:
+        accelerator.print(f"going on from {newest}")
+    student, optimizer = accelerator.prepare(network, optimizer)
+    journal = Journal(folder / "journal.jsonl", start) if accelerator.is_main_process else None
+    data = Latents(Path(plan.latents), "train")
+    window: list[Tensor] = []  # (loss, gradient norm) of the steps that the journal does not have yet
+    clock = time.perf_counter()
+    steps = range(start, config.steps)
+    with progress(steps, "train", disable=not accelerator.is_main_process, initial=start, total=config.steps) as bar:
+        for step in bar:
+            draw = global_draw(plan, model.latent_shape, objective.schedule.T, step)
+            batches = local_batches(plan, data, draw, step, accelerator)
+            set_lr(optimizer, config.lr, step, config.warmup)
+            try:
+                window.append(train_step(objective, accelerator, student, target, optimizer, batches))
+            except SlamError as error:
+                raise SlamError(
+                    f"step {step}: {error}. Nothing of this step was kept; the checkpoints in {root} are good. "
+                    f"Try a lower train.lr, now {config.lr}"
+                ) from None
+            done, stopping = step + 1, stop.agreed(accelerator)
+            saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+            if saving or done % config.log_every == 0:
+                values = over_ranks(accelerator, torch.stack(window)).tolist()
+                rate = config.batch * len(window) / (time.perf_counter() - clock)
+                if journal:
+                    journal.write(lines(values, done, rate, config.lr))
+                bar.set_postfix(loss=f"{values[-1][0]:.4f}", samples_s=f"{rate:.0f}", refresh=False)
+                window, clock = [], time.perf_counter()
+            if saving and accelerator.is_main_process:
+                checkpoint.save(root, done, plan.fingerprint, *state)
+                checkpoint.thin(root, config.keep)
+            if stopping:
+                accelerator.print(f"stopped by SIGTERM after step {done}; the same command again goes on from there")
+                break
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return STOPPED if stop.asked else 0
+
+
+class Stop:
+    """Set by SIGTERM; agreed on by all ranks at the end of a step."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+
+    def agreed(self, accelerator: Accelerator) -> bool:
+        if accelerator.num_processes > 1:
+            flag = torch.tensor(float(self.asked), device=accelerator.device)
+            self.asked = bool(accelerator.reduce(flag, "sum").item())
+        return self.asked
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float, step: int, warmup: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * min(1.0, (step + 1) / warmup) if warmup else lr
+
+
+def over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
+    return accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
+
+
+def lines(values: list[list[float]], done: int, rate: float, lr: float) -> list[dict]:
+    """The journal's lines for the steps up to number `done`, counted from 1."""
+    common = {"lr": lr, "samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
+    first = done - len(values) + 1
+    return [{"step": first + i, "loss": loss, "grad_norm": norm, **common} for i, (loss, norm) in enumerate(values)]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(train(Path(sys.argv[1])))
+    except SlamError as error:
+        print(f"slam train: {error}", file=sys.stderr)
+        sys.exit(1)

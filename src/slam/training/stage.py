@@ -1,0 +1,61 @@
+"""`slam train`: check, then run the loop as child processes."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slam.config import Profile
+from slam.errors import SlamError
+from slam.launch import accelerate_launch
+from slam.training import checkpoint
+from slam.training.journal import read_journal
+from slam.training.plan import check_unchanged, make_plan
+
+
+def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = False) -> dict:
+    """Train to `train.steps`, going on from the newest checkpoint in `out`.
+
+    A run of another configuration in `out` is refused, or with `restart` moved to `OUT.previous`.
+    """
+    plan = make_plan(profile, latents)
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        try:
+            check_unchanged(out, plan)
+        except SlamError as error:
+            if not restart:
+                raise
+            print(f"{error}\nStarting afresh.")
+            _set_aside(out)
+        plan.write(out)
+        code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes, plan.train.precision)
+    if code:
+        raise SlamError(f"training ended with exit code {code}; run the same command again to go on", code)
+    journal = read_journal(out / "journal.jsonl")
+    kept = checkpoint.checkpoints(out / "checkpoints")
+    return {"steps": journal[-1]["step"], "loss": journal[-1]["loss"], "checkpoints": len(kept)}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run a folder. The lock goes with its process, so a dead run leaves none."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SlamError(f"another `slam train` is running on {folder}: wait for it, or end it") from None
+        yield
+
+
+def _set_aside(out: Path) -> None:
+    """Move the run in `out` to `OUT.previous`, in place of what was there."""
+    previous = out.with_name(out.name + ".previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    for item in out.iterdir():
+        if item.name != "lock":
+            item.rename(previous / item.name)

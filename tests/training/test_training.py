@@ -1,0 +1,193 @@
+"""The training stage for real: child processes under `accelerate launch`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load, load_file, save_file
+
+from slam.errors import SlamError
+from slam.training import checkpoint
+from slam.training.journal import read_journal
+from slam.training.loop import train
+from slam.training.plan import make_plan
+from slam.training.stage import train_stage
+
+STATE = ("ema.safetensors", "student.safetensors", "optimizer.safetensors")
+
+
+def in_process(profile, latents, out):
+    """The loop itself, without the launcher: the same code in seconds less."""
+    out.mkdir(exist_ok=True)
+    make_plan(profile, latents).write(out)
+    assert train(out) == 0
+    return out
+
+
+def state(out, step):
+    """Read into memory: `load_file` would map the file, and see what a test does to it later."""
+    return {name: load((out / f"checkpoints/step-{step:06d}/{name}").read_bytes()) for name in STATE}
+
+
+def metrics(out):
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in read_journal(out / "journal.jsonl")]
+
+
+def assert_equal(a, b):
+    for name in STATE:
+        assert a[name].keys() == b[name].keys()
+        for key in a[name]:
+            assert torch.equal(a[name][key], b[name][key]), (name, key)
+
+
+def assert_equal_up_to_rounding(a, b):
+    """Tight at the first step; later Adam makes a step of the learning rate's size of a gradient that is rounding."""
+    assert b[0] == pytest.approx(a[0], rel=1e-5)
+    assert len(a) == len(b)
+    for line, other in zip(a, b, strict=True):
+        assert other == pytest.approx(line, rel=1e-2)
+
+
+@pytest.mark.parametrize("method", [{}, {"distill.conditioning": "gamma", "distill.k": 100}, {"distill.method": "lcm"}])
+def test_six_steps_are_three_steps_and_three_more_bit_for_bit(method, profile, latents, tmp_path):
+    whole = in_process(profile(**method), latents, tmp_path / "whole")
+    in_process(profile(**method, **{"train.steps": 3}), latents, tmp_path / "parts")
+    parts = in_process(profile(**method), latents, tmp_path / "parts")
+    assert_equal(state(whole, 6), state(parts, 6))
+    assert metrics(whole) == metrics(parts)
+    assert [step for step, _, _ in metrics(whole)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_micro_batches_accumulate_to_the_whole_batch(profile, latents, tmp_path):
+    one = in_process(profile(), latents, tmp_path / "one")
+    four = in_process(profile(**{"train.micro_batch": 2}), latents, tmp_path / "four")
+    assert_equal_up_to_rounding(metrics(one), metrics(four))
+
+
+def test_the_target_is_the_moving_average_of_the_student(profile, latents, tmp_path):
+    out = in_process(
+        profile(**{"train.steps": 2, "train.checkpoint_every": 1, "train.log_every": 1}), latents, tmp_path / "run"
+    )
+    before, after = state(out, 1), state(out, 2)
+    for key, average in after["ema.safetensors"].items():
+        expected = 0.95 * before["ema.safetensors"][key] + 0.05 * after["student.safetensors"][key]
+        assert torch.allclose(average, expected, atol=1e-7), key
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_up_to_rounding(profile, latents, tmp_path):
+    train_stage(profile(), latents, tmp_path / "one")
+    train_stage(profile(**{"train.processes": 2}), latents, tmp_path / "two")
+    assert_equal_up_to_rounding(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
+    one, two = state(tmp_path / "one", 6), state(tmp_path / "two", 6)
+    for key, value in one["student.safetensors"].items():
+        assert torch.allclose(value, two["student.safetensors"][key], atol=2 * 6 * 3e-4), key
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(profile, latents, tmp_path):
+    slow = profile(**{"train.steps": 400, "train.checkpoint_every": 400})
+    out = tmp_path / "run"
+    out.mkdir()
+    make_plan(slow, latents).write(out)
+    child = subprocess.Popen([sys.executable, "-m", "slam.training.loop", str(out)])
+    while len(read_journal(out / "journal.jsonl")) < 4:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 143
+    (path,) = checkpoint.checkpoints(out / "checkpoints")
+    step = checkpoint.read_manifest(path)["step"]
+    assert 4 <= step < 400
+    assert len(metrics(out)) == step
+    whole = in_process(profile(**{"train.steps": step}), latents, tmp_path / "whole")
+    assert_equal(state(out, step), state(whole, step))
+
+
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_taken(profile, latents, tmp_path, capsys):
+    out = in_process(profile(), latents, tmp_path / "run")
+    expected = state(out, 6)
+    damaged = out / "checkpoints/step-000006/student.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-100] ^= 1
+    damaged.write_bytes(content)
+    in_process(profile(), latents, out)
+    assert "Passing over" in capsys.readouterr().out
+    assert_equal(state(out, 6), expected)
+
+
+def test_another_configuration_is_refused_with_the_difference_and_nothing_lost(profile, latents, tmp_path):
+    out = in_process(profile(), latents, tmp_path / "run")
+    files = sorted(out.rglob("*"))
+    with pytest.raises(SlamError, match=r"train\.lr: 0\.0003 -> 0\.001"):
+        train_stage(profile(**{"train.lr": 1e-3}), latents, out)
+    assert [path for path in sorted(out.rglob("*")) if path.name != "lock"] == files
+
+
+@pytest.mark.slow
+def test_restart_sets_the_old_run_aside(profile, latents, tmp_path):
+    out = in_process(profile(), latents, tmp_path / "run")
+    result = train_stage(profile(**{"train.lr": 1e-3, "train.steps": 3}), latents, out, restart=True)
+    assert result["steps"] == 3
+    assert (tmp_path / "run.previous/checkpoints/step-000006/manifest.json").exists()
+
+
+def test_a_second_run_on_a_folder_is_refused(profile, latents, tmp_path):
+    import fcntl
+
+    out = tmp_path / "run"
+    out.mkdir()
+    with (out / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SlamError, match="another `slam train` is running"):
+            train_stage(profile(), latents, out)
+
+
+def test_a_gradient_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoints(profile, latents, tmp_path):
+    out = in_process(profile(), latents, tmp_path / "run")
+    good = checkpoint.newest_whole(out / "checkpoints")
+    student = load_file(good / "student.safetensors")
+    student["conv_in.bias"][0] = float("nan")
+    save_file(student, good / "student.safetensors")
+    manifest = json.loads((good / "manifest.json").read_text())
+    manifest["files"]["student.safetensors"] = checkpoint._entry(good / "student.safetensors")
+    (good / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SlamError, match="step 6: the gradient's norm is nan"):
+        in_process(profile(**{"train.steps": 9}), latents, out)
+    assert checkpoint.newest_whole(out / "checkpoints") == good
+
+
+def test_only_the_newest_checkpoints_keep_what_resuming_needs(profile, latents, tmp_path):
+    out = in_process(
+        profile(**{"train.steps": 6, "train.checkpoint_every": 1, "train.keep": 3}), latents, tmp_path / "run"
+    )
+    paths = checkpoint.checkpoints(out / "checkpoints")
+    assert [path.name for path in paths] == ["step-000004", "step-000005", "step-000006"]
+    assert [(path / "optimizer.safetensors").exists() for path in paths] == [False, True, True]
+    assert all((path / "ema.safetensors").exists() for path in paths)
+
+
+def test_latents_of_another_vae_are_refused(profile, latents, random_teacher, tmp_path):
+    index = json.loads((latents / "index.json").read_text())
+    index["vae"]["sha256"] = "0" * 64
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(SlamError, match="encoded with the vae of"):
+        make_plan(profile(), tmp_path)
+
+
+def test_a_journal_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"step": 1}\n{"st')
+    assert read_journal(tmp_path / "journal.jsonl") == [{"step": 1}]
+
+
+def test_training_learns(profile, latents, tmp_path):
+    """The loss on the very draw of step 0 falls when that draw is trained on."""
+    out = in_process(
+        profile(**{"train.steps": 30, "train.lr": 1e-3, "train.checkpoint_every": 30}), latents, tmp_path / "run"
+    )
+    losses = [loss for _, loss, _ in metrics(out)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000030"]
