@@ -1,0 +1,106 @@
+"""Draws pictures from captions. Picture i depends on (model, caption i, sampler, seed, i), on no batch size or order.
+
+N captions, B batch, C h w latent, H W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam.errors import SlamError
+from slam.evaluation.samplers import sample
+from slam.models.diffusion import LatentDiffusion
+from slam.progress import batches
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Drawn(NamedTuple):
+    """One batch of pictures."""
+
+    rows: slice  # of the captions
+    pictures: Tensor  # uint8 [B, 3, H, W], on the CPU
+    seconds: float  # the sampler's network passes and steps, and the decoder; not the text encoder, not the disk
+
+
+def generate(
+    model: LatentDiffusion,
+    captions: Sequence[str],
+    *,
+    sampler: str,
+    steps: int,
+    guidance: float = 1.0,
+    seed: int,
+    batch: int,
+    label: str,
+) -> Iterator[Drawn]:
+    """One picture for each caption, batch by batch, under a progress bar named `label`.
+
+    Raises `SlamError` when latents are not finite or a picture is blank: no metric can be trusted after that.
+    """
+    device, dtype = model.unet.device, model.unet.dtype
+    with torch.inference_mode():
+        null_context = model.embed([""])
+    for rows in batches(len(captions), batch, label):
+        with torch.inference_mode():
+            own = streams(seed, range(rows.start, rows.stop))
+            first = draw(own, model.latent_shape).to(device)
+            context = model.embed(captions[rows])
+            begin = clock(device)
+            latents = sample(
+                model,
+                context,
+                null_context,
+                first,
+                sampler=sampler,
+                steps=steps,
+                guidance=guidance,
+                generator=own,
+            )
+            pictures = model.decode(latents.to(dtype))
+            seconds = clock(device) - begin
+        refuse_broken(latents, pictures, rows.start, label)
+        yield Drawn(rows, pictures.cpu(), seconds)
+
+
+def streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+    """A CPU generator for each picture, seeded by (seed, index) alone.
+
+    Hashed, because torch's CPU generator keeps only the low 32 bits of its seed.
+    """
+    hashed = (np.random.SeedSequence((seed, i)).generate_state(1) for i in indices)
+    return [torch.Generator().manual_seed(int(state[0])) for state in hashed]
+
+
+def draw(own: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """The next standard normal noise [B, *shape], row i from generator i."""
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in own])
+
+
+def noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The noise [B, *shape] that the pictures `indices` of `seed` begin with."""
+    return draw(streams(seed, indices), shape)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after all work queued on `device` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def refuse_broken(latents: Tensor, pictures: Tensor, start: int, label: str) -> None:
+    flat = pictures.flatten(1)
+    broken = ~latents.isfinite().flatten(1).all(1) | (flat.amax(1) == flat.amin(1))
+    if broken.any():
+        index = start + int(broken.nonzero()[0])
+        raise SlamError(
+            f"{label}: expected pictures, found picture {index} blank or not finite: the model has diverged, or its"
+            " weights do not fit its config; train it again or choose another checkpoint"
+        )

@@ -1,0 +1,121 @@
+"""The stage `select`: the kept checkpoint that draws best in few steps on held-out captions, not simply the last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from slam.config import Select
+from slam.data.latents import Latents
+from slam.errors import SlamError
+from slam.evaluation.features import FeatureNetwork, load_features, rows
+from slam.evaluation.frechet import Moments, frechet_distance, moments
+from slam.evaluation.generate import PRECISIONS, generate
+from slam.files import read_json, verify, write_json
+from slam.models.diffusion import LatentDiffusion, load
+from slam.models.export import export
+from slam.models.student import GAMMA_KEY
+from slam.progress import batches
+
+MADE_BY = "slam train"
+WEIGHTS = "ema.safetensors"
+WHY = "least geometric mean, over the step counts, of the Frechet distance to VAE reconstructions of held-out pictures"
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every checkpoint is put to: the same captions and noise, the same reference."""
+
+    captions: list[str]
+    network: FeatureNetwork
+    reference: Moments
+    config: Select
+
+
+def select_stage(
+    config: Select, features: str, teacher: str, train: Path, latents: Path, student: Path, selection: Path
+) -> dict:
+    """Writes `student`, a diffusers folder, and `selection`, JSON: what every checkpoint measured, and the choice."""
+    checkpoints = find_checkpoints(train)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = load_features(features, device)
+    model = load(teacher, dtype=PRECISIONS[config.precision], device=device)
+    held_out = Latents(latents, "validation")
+    if len(held_out) < config.samples:
+        raise SlamError(
+            f"{latents}: expected select.samples = {config.samples} validation pictures, found {len(held_out)};"
+            " lower select.samples or raise filter.validation"
+        )
+    captions = list(held_out.captions(np.arange(config.samples)))
+    exam = Exam(captions, network, reconstructions(model, held_out, network, config.batch), config)
+    measured = [examine(model, folder, exam) for folder in checkpoints]
+    best = min(measured, key=lambda entry: entry["score"])
+    export(teacher, read_weights(train / "checkpoints" / best["checkpoint"]), student)
+    write_json(
+        selection,
+        {
+            "chosen": best["checkpoint"],
+            "why": WHY,
+            "samples": config.samples,
+            "seed": config.seed,
+            "features": network.sha256,
+            "checkpoints": measured,
+        },
+    )
+    return {"chosen": best["checkpoint"], "of": len(measured), "score": best["score"], "last": measured[-1]["score"]}
+
+
+def find_checkpoints(train: Path) -> list[Path]:
+    """The checkpoint folders by step, whole ones only: a folder without a manifest was never finished."""
+    folders = sorted(file.parent for file in (train / "checkpoints").glob("step-*/manifest.json"))
+    if not folders:
+        raise SlamError(f"{train / 'checkpoints'}: expected checkpoints step-*/, found none; run `{MADE_BY}` first")
+    return folders
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The target network of a checkpoint, verified."""
+    manifest = read_json(folder / "manifest.json", MADE_BY)
+    verify(folder / WEIGHTS, manifest["files"][WEIGHTS]["sha256"], MADE_BY)
+    return load_file(folder / WEIGHTS)
+
+
+def reconstructions(model: LatentDiffusion, held_out: Latents, network: FeatureNetwork, batch: int) -> Moments:
+    """Of all held-out latents, decoded: the VAE's own loss is no checkpoint's fault."""
+    found = []
+    for part in batches(len(held_out), batch, "held-out pictures"):
+        latents, _ = held_out.gather(np.arange(part.start, part.stop))
+        with torch.inference_mode():
+            pictures = model.decode(torch.as_tensor(latents).to(model.vae.device, model.vae.dtype))
+        found.append(network(rows(pictures.cpu())))
+    return moments(np.concatenate(found))
+
+
+def examine(model: LatentDiffusion, folder: Path, exam: Exam) -> dict:
+    """One sampling for each step count; the score is the geometric mean of the distances, so that each counts alike."""
+    weights = read_weights(folder)
+    weights.pop(GAMMA_KEY, None)  # at gamma = 1, where a student samples, its input is zero
+    model.unet.load_state_dict(weights)
+    distances = {steps: distance(model, steps, exam, f"{folder.name}, {steps} steps") for steps in exam.config.steps}
+    score = math.exp(np.mean([math.log(max(value, 1e-12)) for value in distances.values()]))
+    return {"checkpoint": folder.name, "frechet": distances, "score": score}
+
+
+def distance(model: LatentDiffusion, steps: int, exam: Exam, label: str) -> float:
+    drawn = generate(
+        model,
+        exam.captions,
+        sampler="lcm",
+        steps=steps,
+        seed=exam.config.seed,
+        batch=exam.config.batch,
+        label=label,
+    )
+    found = np.concatenate([exam.network(rows(pictures)) for _, pictures, _ in drawn])
+    return frechet_distance(moments(found), exam.reference)
