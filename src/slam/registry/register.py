@@ -1,0 +1,50 @@
+"""A student becomes a version of the MLflow model `slam`."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+from slam import paths
+from slam.config import Profile
+from slam.registry.record import fingerprint, locked
+from slam.registry.track import NAME, connect, log_inputs_and_results
+
+PYFUNC = Path("mlflow/pyfunc.py")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string", "prompt")]),
+    outputs=Schema([ColSpec("string", "png")]),
+    params=ParamSchema([ParamSpec("steps", "integer", 4), ParamSpec("seed", "integer", 0)]),
+)
+NEEDS = ("mlflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pandas", "numpy", "pillow")
+
+
+def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> str:
+    """Registers `models/student` with `reports/` and returns its version, "1", "2", …
+
+    The same student, measured the same, is the same version however often it is registered. Raises `SlamError` when
+    there is no student or no evaluation.
+    """
+    mark = fingerprint(root)
+    with locked(root):
+        client = connect(root)
+        known = client.search_model_versions(f"name = '{NAME}' and tags.fingerprint = '{mark}'")
+        if known:
+            return str(known[0].version)
+        with mlflow.start_run(run_name=f"{profile_name} {mark[:8]}") as run, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(?s).*input example")  # MLflow would draw it here; the gate draws anyway
+            log_inputs_and_results(client, run, profile_name, profile.model_dump(), root)
+            model = mlflow.pyfunc.log_model(
+                name="student",
+                python_model=str(root / PYFUNC),
+                artifacts={"student": str((root / paths.STUDENT).absolute())},
+                signature=SIGNATURE,
+                pip_requirements=[f"{package}=={version(package)}" for package in NEEDS],
+            )
+        tags = {"fingerprint": mark, "profile": profile_name}
+        return str(mlflow.register_model(model.model_uri, NAME, tags=tags).version)

@@ -1,0 +1,115 @@
+"""MLflow runs: what went into a student, what came out, how its training went."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+
+from slam import paths
+from slam.registry.record import tracking_uri
+from slam.registry.server import require_answer
+from slam.training.journal import read_journal
+
+NAME = "slam"  # of the experiment and of the registered model
+PICTURES_AND_TABLES = (paths.METRICS, paths.SAMPLES, paths.TABLE, paths.SELECTION)
+SETTINGS = {"model", "sampler", "steps", "guidance", "n", "seed"}  # of a record; its other numbers were measured
+BATCH = 1000  # metrics a request; the server takes no more
+
+
+def connect(root: Path) -> MlflowClient:
+    """A client of the tracking server, or of the SQLite file in `root`; makes the experiment if it is not there."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    uri = tracking_uri(root)
+    if uri.startswith("http"):
+        require_answer("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient()
+    if client.get_experiment_by_name(NAME) is None:
+        local = uri.startswith("sqlite:")  # a server has a place of its own for artifacts
+        client.create_experiment(NAME, (root / "mlartifacts").absolute().as_uri() if local else None)
+    mlflow.set_experiment(NAME)
+    return client
+
+
+def log_inputs_and_results(client: MlflowClient, run: Run, profile_name: str, profile: dict, root: Path) -> None:
+    """Parameters, evaluation, training curves, pictures and the revisions of code and data, in a few requests."""
+    run_id = run.info.run_id
+    params = [Param("profile", profile_name), *(Param(key, str(value)) for key, value in flatten(profile))]
+    metrics = [*evaluation(root / paths.METRICS), *curves(root / paths.TRAIN / "journal.jsonl")]
+    client.log_batch(run_id, params=params)
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    for key, value in {**git_revision(root), **dvc_hashes(root)}.items():
+        client.set_tag(run_id, key, value)
+    for path in PICTURES_AND_TABLES:
+        if (root / path).exists():
+            client.log_artifact(run_id, str(root / path))
+
+
+def flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"train": {"steps": 480}} -> ("train.steps", 480)"""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def evaluation(path: Path) -> list[Metric]:
+    """`student/lcm/4/fid` and the like; scores that were not measured are left out."""
+    now = int(time.time() * 1000)
+    return [
+        Metric(f"{record['model']}/{record['sampler'].replace('+', 'p')}/{record['steps']}/{key}", value, now, 0)
+        for record in json.loads(path.read_text())
+        for key, value in record.items()
+        if key not in SETTINGS and isinstance(value, int | float)
+    ]
+
+
+def curves(path: Path) -> list[Metric]:
+    """The training journal, one JSON object a line with `step` and `time`, as `train/loss` and the like."""
+    return [
+        Metric(f"train/{key}", value, int(line["time"] * 1000), line["step"])
+        for line in read_journal(path)
+        for key, value in line.items()
+        if key not in ("step", "time")
+    ]
+
+
+def git_revision(root: Path) -> dict[str, str]:
+    """The commit, and whether anything tracked differs from it. Empty outside git."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+
+    head = git("rev-parse", "HEAD")
+    if head.returncode:
+        return {}
+    dirty = bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())
+    return {"mlflow.source.git.commit": head.stdout.strip(), "git.dirty": str(dirty).lower()}
+
+
+def dvc_hashes(root: Path) -> dict[str, str]:
+    """{"dvc.data/latents": md5, …}: every input and output of every stage, from dvc.lock."""
+    lock = root / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())["stages"].values() if lock.exists() else ()
+    return {
+        f"dvc.{item['path']}": item["md5"]
+        for stage in stages
+        for side in ("deps", "outs")
+        for item in stage.get(side, ())
+    }
