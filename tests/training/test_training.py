@@ -46,7 +46,7 @@ def assert_equal(a, b):
 
 def assert_equal_up_to_rounding(a, b):
     """Tight at the first step; later Adam makes a step of the learning rate's size of a gradient that is rounding."""
-    assert b[0] == pytest.approx(a[0], rel=1e-5)
+    assert b[0] == pytest.approx(a[0], rel=1e-4)  # 1e-5 was seen between two kinds of CPU
     assert len(a) == len(b)
     for line, other in zip(a, b, strict=True):
         assert other == pytest.approx(line, rel=1e-2)

@@ -25,6 +25,7 @@ PARTS = {
     "unet": UNet2DConditionModel,
     "scheduler": DDIMScheduler,
 }
+LAYOUT = torch.channels_last  # of every network in memory; files hold contiguous tensors
 
 
 @dataclass(frozen=True)
@@ -95,5 +96,6 @@ def load(
         except (OSError, ValueError) as error:
             where = f"{name}/{part} cannot be read" if local else f"{name!r} is no folder here, nor a reachable hub id"
             raise SlamError(f"{where}: {str(error).splitlines()[0]}") from None
-        loaded[part] = model.to(device).eval().requires_grad_(False) if kwargs else model
+        # channels_last: convolutions then need no reordering, on the CPU and on tensor cores
+        loaded[part] = model.to(device, memory_format=LAYOUT).eval().requires_grad_(False) if kwargs else model
     return LatentDiffusion(name, **loaded)

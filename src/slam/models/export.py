@@ -35,7 +35,7 @@ def export(teacher: str | Path, weights: dict[str, Tensor], out: Path) -> None:
         {key: value for key, value in model.scheduler.config.items() if not key.startswith("_")}
     )
     pipeline = StableDiffusionPipeline(
-        vae=model.vae,
+        vae=model.vae.to(memory_format=torch.contiguous_format),  # as safetensors asks
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         unet=unet.to(torch.float32),

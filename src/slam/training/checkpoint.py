@@ -103,8 +103,11 @@ def _pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _unpack(optimizer: torch.optim.Optimizer, packed: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in packed.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        # The fused AdamW walks parameter and moment by address alone: their strides must be the same.
+        like = parameters[int(index)] if value.ndim else value
+        state.setdefault(int(index), {})[name] = torch.empty_like(like, device=value.device).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
