@@ -38,7 +38,7 @@ def export(teacher: str | Path, weights: dict[str, Tensor], out: Path) -> None:
         vae=model.vae.to(memory_format=torch.contiguous_format),  # as safetensors asks
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
-        unet=unet.to(torch.float32),
+        unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

@@ -36,4 +36,4 @@ def make_student(teacher: UNet2DConditionModel, conditioning: str) -> UNet2DCond
     missing, unexpected = student.load_state_dict(teacher.state_dict(), strict=False)
     assert (missing, unexpected) == ([GAMMA_KEY], []), (missing, unexpected)
     torch.nn.init.zeros_(student.time_embedding.cond_proj.weight)
-    return student.to(teacher.dtype, memory_format=LAYOUT).train().requires_grad_(True)
+    return student.to(teacher.device, memory_format=LAYOUT).train().requires_grad_(True)
