@@ -130,12 +130,14 @@ def worker(tmp_path, monkeypatch) -> Path:
     (tmp_path / "worker.py").write_text(
         "import os, sys, torch\n"
         "from accelerate import Accelerator\n"
-        "state = Accelerator().state\n"
+        "accelerator = Accelerator()\n"
+        "state = accelerator.state\n"
         "total = torch.tensor([state.process_index + 1.0])\n"
         "if state.num_processes > 1:\n"
         "    torch.distributed.all_reduce(total)\n"
         "saw = f'{state.num_processes} {total.item():g} {state.device.type} {state.mixed_precision} {sys.argv[1]}'\n"
         f"open(f'{tmp_path}/saw-{{state.process_index}}', 'w').write(saw)\n"
+        "accelerator.end_training()\n"  # an exit while gloo's threads run may abort
         "sys.exit(int(sys.argv[2]) if state.process_index == 0 else 0)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -48,7 +48,7 @@ def train(random_teacher, tmp_path):
 def write_checkpoint(train, step, weights):
     folder = train / "checkpoints" / f"step-{step:06d}"
     folder.mkdir(parents=True)
-    save_file(weights, folder / "ema.safetensors")
+    save_file({name: w.contiguous() for name, w in weights.items()}, folder / "ema.safetensors")
     entry = {"bytes": (folder / "ema.safetensors").stat().st_size, "sha256": sha256(folder / "ema.safetensors")}
     write_json(folder / "manifest.json", {"step": step, "files": {"ema.safetensors": entry}})
 
