@@ -37,7 +37,7 @@ def latents(random_teacher, tmp_path_factory):
 @pytest.fixture
 def train(random_teacher, tmp_path):
     """Three checkpoints; the second is the teacher, the others are further from it. The fourth was never finished."""
-    weights = load(random_teacher, ("unet",)).unet.state_dict()
+    weights = {name: w.contiguous() for name, w in load(random_teacher, ("unet",)).unet.state_dict().items()}
     for step, push in ((10, 0.05), (20, 0.0), (30, 0.1)):
         torch.manual_seed(step)
         write_checkpoint(tmp_path, step, {name: w + push * torch.randn_like(w) for name, w in weights.items()})
@@ -48,7 +48,7 @@ def train(random_teacher, tmp_path):
 def write_checkpoint(train, step, weights):
     folder = train / "checkpoints" / f"step-{step:06d}"
     folder.mkdir(parents=True)
-    save_file({name: w.contiguous() for name, w in weights.items()}, folder / "ema.safetensors")
+    save_file(weights, folder / "ema.safetensors")
     entry = {"bytes": (folder / "ema.safetensors").stat().st_size, "sha256": sha256(folder / "ema.safetensors")}
     write_json(folder / "manifest.json", {"step": step, "files": {"ema.safetensors": entry}})
 
@@ -86,7 +86,7 @@ def test_a_checkpoint_that_changed_on_disk_is_refused(select, train, tmp_path):
 
 
 def test_the_gamma_projection_of_a_checkpoint_is_left_out(select, train, random_teacher, tmp_path):
-    weights = load(random_teacher, ("unet",)).unet.state_dict()
+    weights = {name: w.contiguous() for name, w in load(random_teacher, ("unet",)).unet.state_dict().items()}
     write_checkpoint(train, 50, {**weights, "time_embedding.cond_proj.weight": torch.ones(16, 256)})
     select()
     measured = json.loads((tmp_path / "selection.json").read_text())["checkpoints"]
