@@ -37,9 +37,9 @@ $(STAMP): requirements.lock
 	$(pip) install --no-deps --editable .
 	@touch $@
 
-lock: $(STAMP) ## pin anew what pyproject.toml allows, for Linux and macOS
+lock: $(STAMP) ## pin what pyproject.toml asks for, for Linux and macOS; pins that still suit it stay
 	$(pip) install uv
-	@mkdir -p .cache
+	@mkdir -p .cache && cp requirements.lock .cache/requirements.lock
 	$(BIN)/uv pip compile --universal --quiet --python-version 3.11 --extra dev --no-header \
 	  pyproject.toml --output-file .cache/requirements.lock
 	@(echo "# Made by \`make lock\` (uv pip compile --universal): exact versions, for Linux and macOS."; \

@@ -104,6 +104,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("picture.png"),
     model: Annotated[Path | None, typer.Option(help="a diffusers folder; the champion by default")] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same picture")] = 0,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, help="for a student that is told it (lcm_w); others have learnt theirs")
+    ] = None,
 ) -> None:
     """Draw a picture with the champion, or with `--model DIR`."""
     from slam.evaluation.single import draw_picture
@@ -112,7 +115,7 @@ def generate(
         from slam.registry.champion import champion_folder
 
         model = champion_folder()
-    draw_picture(model, prompt, steps, seed, out)
+    draw_picture(model, prompt, steps, seed, out, guidance)
     print(out)
 
 

@@ -59,14 +59,20 @@ class Encode(Frozen):
 class Distill(Frozen):
     """Algorithm 1's letters, and the paper's switches."""
 
-    method: Literal["slam", "lcm", "dl"]
-    conditioning: Literal["time-matched", "gamma"]  # how the student learns gamma; lcm has none
+    method: Literal["slam", "dl", "lcm", "lcm_w"]
+    # How the student learns gamma (lcm has none). gamma: the paper's embedding; gamma-continuous: lower frequencies,
+    # continuous at gamma = 1; time-matched: none is needed.
+    conditioning: Literal["time-matched", "gamma", "gamma-continuous"]
+    gamma_at_1: float = Field(0.0, ge=0, lt=1)  # share of the samples whose gamma is 1; the others' is U[0, 1)
     sigma: Literal["linear", "exact"]  # of the main text, or Eq 24
-    distance: Literal["huber", "l2"]
+    distance: Literal["huber", "huber-vector", "l2"]
     huber_c: float = Field(0.001, gt=0)
+    weighting: Literal["uniform", "step", "noise"] = "uniform"  # of a sample's loss by its t
     k: Positive  # skipping step, time indices
     k_phi: Positive  # the solver's step; k_phi < k is multiple estimation
-    w: float = Field(ge=1)  # guidance scale
+    w: float = Field(ge=1)  # guidance scale; of lcm_w, the one that `select` draws with
+    w_min: float | None = Field(None, ge=1)  # lcm_w is trained on w ~ U[w_min, w_max]
+    w_max: float | None = None
     mu: float = Field(0.95, ge=0, lt=1)  # EMA decay of the target
 
     @model_validator(mode="after")
@@ -75,7 +81,31 @@ class Distill(Frozen):
             raise ValueError(f"distill.k = {self.k} must be a multiple of distill.k_phi = {self.k_phi}")
         if self.method == "dl" and self.sigma != "exact":
             raise ValueError("distill.method = dl needs distill.sigma = exact: Eq 28 is its only form")
+        if self.method.startswith("lcm") and self.gamma_at_1:
+            raise ValueError(f"distill.gamma_at_1 = {self.gamma_at_1}: {self.method} has gamma = 1 in every sample")
+        bounds = (self.w_min, self.w_max)
+        if self.method != "lcm_w" and bounds != (None, None):
+            raise ValueError(f"distill.w_min, distill.w_max are lcm_w's; {self.method} is trained at distill.w alone")
+        if self.method == "lcm_w" and (
+            None in bounds or not self.w_min <= self.w <= self.w_max or len(set(bounds)) < 2
+        ):
+            raise ValueError(
+                "distill.method = lcm_w needs w_min <= w <= w_max, w_min < w_max: "
+                f"found w_min = {self.w_min}, w = {self.w}, w_max = {self.w_max}"
+            )
         return self
+
+
+class Lora(Frozen):
+    """A student of low-rank adapters on the teacher's frozen U-Net."""
+
+    rank: Positive
+    alpha: float = Field(gt=0)  # the adapters are scaled by alpha / rank
+    # The layers of LCM-LoRA (Luo et al. 2023, arXiv:2311.05556)
+    targets: tuple[str, ...] = (
+        *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+        *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
+    )
 
 
 class Train(Frozen):
@@ -84,6 +114,7 @@ class Train(Frozen):
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, gt=0)  # L2 norm of the gradient
+    lora: Lora | None = None  # all weights by default
     warmup: int = Field(0, ge=0)  # steps
     checkpoint_every: Positive  # steps
     keep: Positive  # checkpoints whose EMA is kept for `select`
@@ -137,6 +168,19 @@ class Profile(Frozen):
     train: Train
     select: Select
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _no_projection_beside_adapters(self):
+        told = self.distill.method == "lcm_w" or (
+            self.distill.method in ("slam", "dl") and self.distill.conditioning != "time-matched"
+        )
+        if self.train.lora and told:
+            raise ValueError(
+                "train.lora: adapters alone cannot hold the embedding of "
+                f"distill.method = {self.distill.method}, conditioning = {self.distill.conditioning}; "
+                "use time-matched, or lcm"
+            )
+        return self
 
 
 def load(path: str | Path = "params.yaml", profile: str | None = None) -> Profile:

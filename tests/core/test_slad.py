@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from diffusers import LCMScheduler
@@ -5,7 +7,7 @@ from diffusers import LCMScheduler
 from slam.core.boundary import c_out, c_skip, predict_z0
 from slam.core.conditioning import by_embedding, time_matched
 from slam.core.distance import huber, l2
-from slam.core.draw import make_draw, no_gamma, solver_grid, uniform_gamma
+from slam.core.draw import fixed_w, make_draw, no_gamma, solver_grid, uniform_gamma
 from slam.core.gap import gap
 from slam.core.paths import endpoint, sub_path_linear
 from slam.core.sample import sample, timesteps
@@ -14,8 +16,12 @@ from slam.teacher.unet import SCHEDULE
 from tests.core.analytic import GaussianTeacher
 
 
+def w_is(w):
+    return partial(fixed_w, w=w)
+
+
 def draw_of(step=0, seed=0, batch=6, k=100, gamma_law=uniform_gamma):
-    return make_draw(seed, step, batch, (2, 3, 3), T=1000, k=k, k_phi=20, w=3.0, gamma_law=gamma_law)
+    return make_draw(seed, step, batch, (2, 3, 3), T=1000, k=k, k_phi=20, gamma_law=gamma_law, w_law=w_is(3.0))
 
 
 def net(z, t, c, gamma=None, w=None):
@@ -55,7 +61,7 @@ def test_the_exact_consistency_function_has_almost_no_loss(schedule, batch):
         end = teacher.flow(z, t, torch.zeros(len(z), dtype=torch.long), c)
         return (z - alpha * (end - c_skip(t) * z) / c_out(t)) / sigma
 
-    draw = make_draw(0, 0, 6, (2, 3, 3), T=1000, k=20, k_phi=1, w=1.0, gamma_law=no_gamma)
+    draw = make_draw(0, 0, 6, (2, 3, 3), T=1000, k=20, k_phi=1, gamma_law=no_gamma, w_law=w_is(1.0))
     draw = draw._replace(ladder=[t.clamp(min=100) for t in draw.ladder])
     loss = slad_loss(oracle, oracle, teacher, z0, c, c[:1], draw, endpoint, schedule, l2)
     naive = slad_loss(net, net, teacher, z0, c, c[:1], draw, endpoint, schedule, l2)

@@ -6,12 +6,14 @@ import torch
 from safetensors.torch import save_file
 
 from slam.config import Select
+from slam.config import load as load_profile
 from slam.data import shapes
 from slam.errors import SlamError
 from slam.evaluation.generate import generate
 from slam.evaluation.select import select_stage
 from slam.files import sha256, write_json
 from slam.models.diffusion import load
+from slam.training.plan import Plan
 
 N = 24
 
@@ -42,6 +44,8 @@ def train(random_teacher, tmp_path):
         torch.manual_seed(step)
         write_checkpoint(tmp_path, step, {name: w + push * torch.randn_like(w) for name, w in weights.items()})
     (tmp_path / "checkpoints" / "step-000040").mkdir()
+    tiny = load_profile("params.yaml", "tiny")
+    Plan(str(random_teacher), "latents", tiny.distill, tiny.train, "", "").write(tmp_path)
     return tmp_path
 
 

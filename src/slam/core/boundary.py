@@ -23,8 +23,10 @@ def c_out(t: Tensor) -> Tensor:
     return scaled / (scaled**2 + SIGMA_DATA**2) ** 0.5  # Eq 5
 
 
-def predict_z0(net: Callable, point: PathPoint, t: Tensor, c: Tensor | None, gamma: Tensor | None) -> Tensor:
-    """F_theta(z_gamma, c, gamma, t) [B, C, h, w]."""
-    eps = net(point.z, t, c, gamma=gamma)
+def predict_z0(
+    net: Callable, point: PathPoint, t: Tensor, c: Tensor | None, gamma: Tensor | None, w: Tensor | None = None
+) -> Tensor:
+    """F_theta(z_gamma, c, gamma, t) [B, C, h, w]; a network that is told the guidance scale w [B] reads it too."""
+    eps = net(point.z, t, c, gamma=gamma, w=w)
     f = (point.z - point.sigma * eps) / point.alpha  # Eq 14
     return c_skip(t) * point.z + c_out(t) * f  # Eq 16

@@ -31,14 +31,25 @@ def stream(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 2654435761 + 40503) % 2**32 ^ step)
 
 
-def uniform_gamma(generator: torch.Generator, batch: int) -> Tensor | None:
-    """gamma ~ U[0, 1), Eq 17."""
-    return torch.rand(batch, generator=generator)
+def uniform_gamma(generator: torch.Generator, batch: int, at_1: float = 0.0) -> Tensor | None:
+    """gamma ~ U[0, 1), Eq 17; and gamma = 1, where a student samples, in a share `at_1` of the samples (not the
+    paper's)."""
+    gamma = torch.rand(batch, generator=generator)
+    return torch.where(torch.rand(batch, generator=generator) < at_1, 1.0, gamma)
 
 
-def no_gamma(generator: torch.Generator, batch: int) -> Tensor | None:
+def no_gamma(generator: torch.Generator, batch: int, at_1: float = 0.0) -> Tensor | None:
     """gamma = 1 always."""
     return None
+
+
+def fixed_w(generator: torch.Generator, batch: int, w: float) -> Tensor:
+    return torch.full((batch,), w)
+
+
+def uniform_w(generator: torch.Generator, batch: int, w_min: float, w_max: float) -> Tensor:
+    """w ~ U[w_min, w_max), for a student that is told w (LCM, Luo et al. 2023, Algorithm 1)."""
+    return torch.empty(batch).uniform_(w_min, w_max, generator=generator)
 
 
 def solver_grid(T: int, k: int, k_phi: int) -> Tensor:
@@ -60,8 +71,8 @@ def make_draw(
     T: int,
     k: int,
     k_phi: int,
-    w: float,
     gamma_law: Callable[[torch.Generator, int], Tensor | None],
+    w_law: Callable[[torch.Generator, int], Tensor],
 ) -> Draw:
     """The draw of a step for the *global* batch; ranks take their rows of it, so that any world size sees the same."""
     generator = stream(seed, step)
@@ -69,4 +80,4 @@ def make_draw(
     t = grid[torch.randint(len(grid), (batch,), generator=generator)]
     ladder = [(t - i * k_phi).clamp(min=0) for i in range(k // k_phi + 1)]
     noise = torch.randn(batch, *shape, generator=generator)
-    return Draw(ladder, gamma_law(generator, batch), torch.full((batch,), w), noise)
+    return Draw(ladder, gamma_law(generator, batch), w_law(generator, batch), noise)

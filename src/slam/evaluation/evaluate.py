@@ -40,11 +40,11 @@ class Row:
         return f"{self.model} {self.sampler} {self.steps or ''}".rstrip()
 
 
-def table_rows(config: Evaluate) -> list[Row]:
+def table_rows(config: Evaluate, student_guidance: float = 1.0) -> list[Row]:
     """The VAE, the teacher, each training-free sampler and the student at each step count; no row twice."""
     rows = [Row("vae", "reconstruction", 0, 1.0), Row("teacher", "ddim", config.teacher_steps, config.guidance)]
     rows += [Row("teacher", name, steps, config.guidance) for name in config.samplers for steps in config.steps]
-    rows += [Row("student", "lcm", steps, 1.0) for steps in config.steps]
+    rows += [Row("student", "lcm", steps, student_guidance) for steps in config.steps]
     return list(dict.fromkeys(rows))
 
 
@@ -70,7 +70,8 @@ def evaluate_stage(
     weights = {name: weights_sha256(model.unet, model.vae, model.text_encoder) for name, model in models.items()}
 
     done = {}
-    for row in table_rows(config):
+    # A student that is told w is told the teacher's; the others have learnt theirs.
+    for row in table_rows(config, config.guidance if models["student"].told_w else 1.0):
         what = [asdict(row), weights[row.model], protocol.hash, config.batch, config.rows, device]
         file = finished / f"row-{digest([*what, torch.__version__, version('diffusers')])}.safetensors"
         if not file.is_file():

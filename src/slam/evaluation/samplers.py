@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
+from slam.models.embedding import guidance_features
 
 # A teacher's own config may ask for "leading" spacing, which starts a single DDIM step at t = 1 and so draws nothing.
 # "trailing" (Lin et al. 2024, arXiv:2305.08891, Table 2) starts every step count at t = 999, where the noise is:
@@ -65,20 +66,25 @@ def sample(
 ) -> Tensor:
     """Latents [B, C, h, w] drawn from `noise` [B, C, h, w] for `context` [B, L, D].
 
-    With guidance > 1 the network sees `null_context` [1, L, D] and `context` in one batch (Ho & Salimans 2022).
+    With guidance > 1 the network sees `null_context` [1, L, D] and `context` in one batch (Ho & Salimans 2022);
+    one that is told w is told it instead.
     `generator` is read by re-noising samplers alone; with a list, picture i's noise comes from generator i alone.
     The sampler's arithmetic is in the precision of `noise`, the network in its own.
     """
     solver = scheduler(sampler, model.scheduler.config)
     solver.set_timesteps(steps, device=noise.device)
-    guided = guidance > 1
+    told = None
+    if model.told_w:
+        told = guidance_features(torch.full((len(noise),), guidance, device=noise.device)).to(context.dtype)
+    guided = guidance > 1 and told is None
     if guided:
         context = torch.cat([null_context.expand_as(context), context])
     drawing = {"generator": generator} if sampler in RENOISING else {}
     latents = noise * solver.init_noise_sigma
     for t in solver.timesteps:
         z = solver.scale_model_input(latents, t).to(context.dtype)
-        eps = model.unet(torch.cat([z, z]) if guided else z, t, encoder_hidden_states=context).sample.to(noise.dtype)
+        eps = model.unet(torch.cat([z, z]) if guided else z, t, encoder_hidden_states=context, timestep_cond=told)
+        eps = eps.sample.to(noise.dtype)
         if guided:
             unconditional, conditional = eps.chunk(2)
             eps = unconditional + guidance * (conditional - unconditional)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,11 @@ from slam.evaluation.frechet import Moments, frechet_distance, moments
 from slam.evaluation.generate import PRECISIONS, generate
 from slam.files import read_json, verify, write_json
 from slam.models.diffusion import LatentDiffusion, load
+from slam.models.embedding import PROJECTION, embedding_of
 from slam.models.export import export
-from slam.models.student import GAMMA_KEY
+from slam.models.student import load_weights, make_student, trained
 from slam.progress import batches
+from slam.training.plan import Plan, read_plan
 
 MADE_BY = "slam train"
 WEIGHTS = "ema.safetensors"
@@ -36,6 +38,7 @@ class Exam:
     network: FeatureNetwork
     reference: Moments
     config: Select
+    guidance: float  # that the student is told; 1 for one with a fixed scale
 
 
 def select_stage(
@@ -52,11 +55,21 @@ def select_stage(
             f"{latents}: expected select.samples = {config.samples} validation pictures, found {len(held_out)};"
             " lower select.samples or raise filter.validation"
         )
+    plan = read_plan(train)
+    model = with_student(model, plan)
     captions = list(held_out.captions(np.arange(config.samples)))
-    exam = Exam(captions, network, reconstructions(model, held_out, network, config.batch), config)
+    exam = Exam(
+        captions,
+        network,
+        reconstructions(model, held_out, network, config.batch),
+        config,
+        plan.distill.w if model.told_w else 1.0,
+    )
     measured = [examine(model, folder, exam) for folder in checkpoints]
     best = min(measured, key=lambda entry: entry["score"])
-    export(teacher, read_weights(train / "checkpoints" / best["checkpoint"]), student)
+    whole = with_student(load(teacher), plan)
+    take(whole, train / "checkpoints" / best["checkpoint"])
+    export(whole, student)
     write_json(
         selection,
         {
@@ -79,6 +92,21 @@ def find_checkpoints(train: Path) -> list[Path]:
     return folders
 
 
+def with_student(teacher: LatentDiffusion, plan: Plan) -> LatentDiffusion:
+    """The teacher with a student's U-Net in its place, as it is at gamma = 1: only w is ever told it."""
+    told_w = embedding_of(plan.distill.method, plan.distill.conditioning) == "w"
+    unet = make_student(teacher.unet, "w" if told_w else "none", plan.train.lora).eval()
+    return replace(teacher, unet=unet)
+
+
+def take(model: LatentDiffusion, checkpoint: Path) -> None:
+    """Put the checkpoint's weights in `model`'s U-Net."""
+    weights = read_weights(checkpoint)
+    if not model.told_w:
+        weights.pop(PROJECTION, None)  # of gamma: at gamma = 1, where a student samples, its input is zero
+    load_weights(model.unet, weights, trained(model.unet))
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The target network of a checkpoint, verified."""
     manifest = read_json(folder / "manifest.json", MADE_BY)
@@ -99,9 +127,7 @@ def reconstructions(model: LatentDiffusion, held_out: Latents, network: FeatureN
 
 def examine(model: LatentDiffusion, folder: Path, exam: Exam) -> dict:
     """One sampling for each step count; the score is the geometric mean of the distances, so that each counts alike."""
-    weights = read_weights(folder)
-    weights.pop(GAMMA_KEY, None)  # at gamma = 1, where a student samples, its input is zero
-    model.unet.load_state_dict(weights)
+    take(model, folder)
     distances = {steps: distance(model, steps, exam, f"{folder.name}, {steps} steps") for steps in exam.config.steps}
     score = math.exp(np.mean([math.log(max(value, 1e-12)) for value in distances.values()]))
     return {"checkpoint": folder.name, "frechet": distances, "score": score}
@@ -113,6 +139,7 @@ def distance(model: LatentDiffusion, steps: int, exam: Exam, label: str) -> floa
         exam.captions,
         sampler="lcm",
         steps=steps,
+        guidance=exam.guidance,
         seed=exam.config.seed,
         batch=exam.config.batch,
         label=label,

@@ -66,6 +66,11 @@ class LatentDiffusion:
         return ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
     @property
+    def told_w(self) -> bool:
+        """Whether the U-Net has an input for the guidance scale, as LCM's w-conditioned students have."""
+        return self.unet.config.time_cond_proj_dim is not None
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """C, h, w as the U-Net was trained for."""
         side = self.unet.config.sample_size

@@ -8,5 +8,7 @@ from torch import nn
 
 @torch.no_grad()
 def ema_update(average: nn.Module, module: nn.Module, mu: float) -> None:
-    """average <- mu average + (1 - mu) module, all parameters in a few fused calls (Algorithm 1's last line)."""
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - mu)
+    """average <- mu average + (1 - mu) module, in a few fused calls (Algorithm 1's last line). Frozen parameters, the
+    base of adapters, are the same in both."""
+    pairs = [pair for pair in zip(average.parameters(), module.parameters(), strict=True) if pair[1].requires_grad]
+    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1 - mu)

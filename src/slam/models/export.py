@@ -1,44 +1,36 @@
-"""The trained network as a plain diffusers folder, with exactly the teacher's parameters."""
+"""The trained network as a plain diffusers folder, with exactly the teacher's parameters unless it is told w."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
+from peft import get_peft_model_state_dict
 
-from slam.errors import SlamError
 from slam.files import whole_folder
-from slam.models.diffusion import load
-from slam.models.student import GAMMA_KEY
+from slam.models.diffusion import LatentDiffusion
+
+LORA = "lora"  # folder of the adapters alone, in the exported folder
 
 
-def export(teacher: str | Path, weights: dict[str, Tensor], out: Path) -> None:
-    """Write the U-Net `weights` with the teacher's other parts and an `LCMScheduler` to the folder `out`.
+def export(model: LatentDiffusion, out: Path) -> None:
+    """Write `model`, whose U-Net is the student, with an `LCMScheduler` to the folder `out`.
 
-    The gamma projection is left out: its input is exactly zero at gamma = 1, where a student samples. Raises
-    `SlamError` if the other keys and shapes are not the teacher's.
+    Of adapters, the folder holds the network with them merged in, and them alone as `lora/`, which
+    `load_lora_weights` puts on the teacher's own pipeline.
     """
-    model = load(teacher)
-    unet = UNet2DConditionModel.from_config(model.unet.config)
-    plain = {name: value for name, value in weights.items() if name != GAMMA_KEY}
-    expected = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in plain.items()}
-    if expected != found:
-        odd = sorted(set(expected.items()) ^ set(found.items()))[0]
-        raise SlamError(
-            f"the student does not have the parameters of the teacher {teacher}: first at {odd[0]} {odd[1]}"
-        )
-    unet.load_state_dict(plain)
     scheduler = LCMScheduler.from_config(
         {key: value for key, value in model.scheduler.config.items() if not key.startswith("_")}
     )
+    student = model.unet
+    adapted = hasattr(student, "peft_config")
     pipeline = StableDiffusionPipeline(
-        vae=model.vae.to(memory_format=torch.contiguous_format),  # as safetensors asks
+        vae=in_files(model.vae),
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
-        unet=unet,
+        unet=in_files(merged(student) if adapted else student),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -46,3 +38,21 @@ def export(teacher: str | Path, weights: dict[str, Tensor], out: Path) -> None:
     )
     with whole_folder(out) as partial:
         pipeline.save_pretrained(partial)
+        if adapted:
+            StableDiffusionPipeline.save_lora_weights(
+                partial / LORA,
+                {key: value.contiguous() for key, value in get_peft_model_state_dict(student).items()},
+                unet_lora_adapter_metadata=student.peft_config["default"].to_dict(),
+            )
+
+
+def in_files(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy with contiguous parameters, as safetensors asks."""
+    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+
+
+def merged(student: UNet2DConditionModel) -> UNet2DConditionModel:
+    plain = copy.deepcopy(student)
+    plain.fuse_lora()
+    plain.unload_lora()
+    return plain

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slam.core.schedule import Schedule, make_schedule
 from slam.errors import SlamError
-from slam.models.student import gamma_features
+from slam.models.embedding import EMBEDDINGS
 
 
 def schedule_of(scheduler: DDIMScheduler, name: str) -> Schedule:
@@ -27,15 +27,15 @@ class NoisePredictor(nn.Module):
     v = alpha eps - sigma z_0 and z = alpha z_0 + sigma eps, so alpha v + sigma z = eps.
     """
 
-    def __init__(self, unet: nn.Module, prediction_type: str, schedule: Schedule) -> None:
+    def __init__(self, unet: nn.Module, prediction_type: str, schedule: Schedule, embedding: str = "none") -> None:
         super().__init__()
         self.unet = unet
+        self.embed = EMBEDDINGS[embedding]
         self.to_eps = PREDICTIONS[prediction_type]
         self.schedule = schedule
 
     def forward(self, z: Tensor, t: Tensor, c: Tensor, gamma: Tensor | None = None, w: Tensor | None = None) -> Tensor:
-        embedding = None if gamma is None else gamma_features(gamma, self.unet.config.time_cond_proj_dim)
-        output = self.unet(z, t, encoder_hidden_states=c, timestep_cond=embedding).sample
+        output = self.unet(z, t, encoder_hidden_states=c, timestep_cond=self.embed(gamma, w)).sample
         return self.to_eps(output, z, t, self.schedule)
 
 
@@ -51,13 +51,13 @@ def _v(output: Tensor, z: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
 PREDICTIONS: dict[str, Callable] = {"epsilon": _eps, "v_prediction": _v}
 
 
-def check_prediction(prediction_type: str, name: str, conditioning: str) -> None:
+def check_prediction(prediction_type: str, name: str, embedding: str) -> None:
     """Refuses a teacher that this code cannot read as a noise predictor."""
     if prediction_type not in PREDICTIONS:
         raise SlamError(
             f"{name}/scheduler: prediction_type = {prediction_type!r}: expected one of {', '.join(PREDICTIONS)}"
         )
-    if prediction_type == "v_prediction" and conditioning == "gamma":
+    if prediction_type == "v_prediction" and embedding.startswith("gamma"):
         raise SlamError(
             f"{name} predicts v, which needs points of unit variance: set distill.conditioning = time-matched"
         )

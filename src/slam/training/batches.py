@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from accelerate import Accelerator
 
 from slam.core.draw import Draw, make_draw
@@ -14,6 +16,8 @@ from slam.training.step import Batch
 def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> Draw:
     """All randomness of `step` for the whole batch of latents [C, h, w]: the same whatever the number of processes."""
     distill, config = plan.distill, plan.train
+    method = METHODS[distill.method]
+    guidance = {"w_min": distill.w_min, "w_max": distill.w_max} if distill.w_min else {"w": distill.w}
     return make_draw(
         config.seed,
         step,
@@ -22,8 +26,8 @@ def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> D
         T=T,
         k=distill.k,
         k_phi=distill.k_phi,
-        w=distill.w,
-        gamma_law=METHODS[distill.method].gamma_law,
+        gamma_law=partial(method.gamma_law, at_1=distill.gamma_at_1),
+        w_law=partial(method.w_law, **guidance),
     )
 
 

@@ -2,7 +2,7 @@
 
 checkpoints/step-000060/
     manifest.json            step, fingerprint of the plan, and bytes and sha256 of each file
-    ema.safetensors          the target network theta^-, diffusers' keys
+    ema.safetensors          the target network theta^-: the parameters that are trained, diffusers' names
     student.safetensors      the network that is trained    } in the newest checkpoints only;
     optimizer.safetensors    AdamW's moments and step       } `thin` takes them from the older ones
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from slam.errors import SlamError
 from slam.files import read_json, sha256, verify, whole_folder, write_json
+from slam.models.student import load_weights, trained
 
 RESUMABLE = 2  # newest checkpoints that a run can go on from
 RESUME_ONLY = ("student.safetensors", "optimizer.safetensors")
@@ -28,9 +29,11 @@ def save(
 ) -> Path:
     """Write the state after `step` optimizer steps; the folder appears when all of it is on the disk."""
     path = folder / f"step-{step:06d}"
+    own = trained(student)
+    average = dict(target.named_parameters())
     tensors = {
-        "ema.safetensors": target.state_dict(),
-        "student.safetensors": student.state_dict(),
+        "ema.safetensors": {name: average[name] for name in own},
+        "student.safetensors": own,
         "optimizer.safetensors": _pack(optimizer),
     }
     with whole_folder(path) as partial:
@@ -67,8 +70,8 @@ def newest_whole(folder: Path, report=print) -> Path | None:
 
 def restore(path: Path, student: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load a verified checkpoint into the three; returns its step."""
-    student.load_state_dict(load_file(path / "student.safetensors"))
-    target.load_state_dict(load_file(path / "ema.safetensors"))
+    load_weights(student, load_file(path / "student.safetensors"), trained(student))
+    load_weights(target, load_file(path / "ema.safetensors"), trained(student))
     _unpack(optimizer, load_file(path / "optimizer.safetensors"))
     return read_manifest(path)["step"]
 

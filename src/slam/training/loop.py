@@ -19,6 +19,7 @@ from torch import Tensor
 from slam.data.latents import Latents
 from slam.errors import SlamError
 from slam.models.diffusion import load
+from slam.models.student import trained
 from slam.progress import progress
 from slam.training import checkpoint
 from slam.training.batches import global_draw, local_batches
@@ -39,7 +40,9 @@ def train(folder: Path) -> int:
     model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
     objective, network = make_objective(plan, model)
     target = copy.deepcopy(network).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        list(trained(network.unet).values()), config.lr, weight_decay=config.weight_decay, fused=True
+    )
     state = (network.unet, target.unet, optimizer)
 
     root = folder / "checkpoints"

@@ -6,9 +6,10 @@ from functools import partial
 
 import torch
 
-from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS
+from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS, WEIGHTINGS
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
+from slam.models.embedding import embedding_of
 from slam.models.predictor import NoisePredictor, check_prediction, schedule_of
 from slam.models.student import make_student
 from slam.training.plan import Plan
@@ -22,9 +23,8 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
     """
     distill, prediction = plan.distill, model.scheduler.config.prediction_type
     method = METHODS[distill.method]
-    # Without a gamma there is nothing to tell the network: LCM's student needs no further input.
-    conditioning = distill.conditioning if method.gamma_law(torch.Generator(), 1) is not None else "time-matched"
-    check_prediction(prediction, plan.teacher, conditioning)
+    embedding = embedding_of(distill.method, distill.conditioning)
+    check_prediction(prediction, plan.teacher, embedding)
     schedule = schedule_of(model.scheduler, plan.teacher).to(model.unet.device)
     if distill.k > schedule.T:
         raise SlamError(f"distill.k = {distill.k} must be at most the number of times of {plan.teacher}, {schedule.T}")
@@ -36,10 +36,12 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
         embed=model.embed_tokens,
         null=null,
         path=method.paths[distill.sigma],
-        condition=CONDITIONINGS[conditioning],
-        distance=partial(distance, c=distill.huber_c) if distill.distance == "huber" else distance,
+        condition=CONDITIONINGS[distill.conditioning],
+        distance=partial(distance, c=distill.huber_c) if distill.distance.startswith("huber") else distance,
+        weight=WEIGHTINGS[distill.weighting],
         schedule=schedule,
         mu=distill.mu,
         clip=plan.train.clip,
     )
-    return objective, NoisePredictor(make_student(model.unet, conditioning), prediction, schedule)
+    student = make_student(model.unet, embedding, plan.train.lora, plan.train.seed)
+    return objective, NoisePredictor(student, prediction, schedule, embedding)

@@ -26,6 +26,7 @@ class Objective(NamedTuple):
     path: Callable
     condition: Callable
     distance: Callable
+    weight: Callable
     schedule: Schedule
     mu: float  # EMA decay of the target
     clip: float  # L2 norm
@@ -68,6 +69,7 @@ def train_step(
                 objective.schedule,
                 objective.distance,
                 objective.condition,
+                objective.weight,
             )
             share = loss.sum() / count
             accelerator.backward(share)
