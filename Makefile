@@ -9,7 +9,7 @@ pip := $(BIN)/python -m pip --quiet --disable-pip-version-check
 run := XDG_CACHE_HOME=$(CURDIR)/.cache $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down lock
+.PHONY: help demo test up down study lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ $(STAMP): requirements.lock
 	$(pip) install --requirement requirements.lock
 	$(pip) install --no-deps --editable .
 	@touch $@
+
+study: $(STAMP) ## the paper's tables and figures on the tiny profile, studies/REPORT.md: what of it is not there yet; QUICK=1
+	@PATH=$(CURDIR)/$(BIN):$$PATH $(run) dvc repro studies/$(if $(QUICK),quick/)dvc.yaml
 
 lock: $(STAMP) ## pin what pyproject.toml asks for, for Linux and macOS; pins that still suit it stay
 	$(pip) install uv

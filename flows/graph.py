@@ -14,17 +14,18 @@ from slam.errors import SlamError
 
 
 def names(root: Path = Path()) -> list[str]:
-    """The stages of dvc.yaml in `root`, each after those that it reads from."""
+    """The stages of dvc.yaml in `root`, each after those that it reads from; not those of the study, which follow."""
     with opened(root) as repo:
         graph = repo.index.graph  # its edges run from a stage to what it needs
-        needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in graph}
+        own = [stage for stage in graph if stage.path == str(root.absolute() / "dvc.yaml")]
+        needs = {stage.addressing: sorted(need.addressing for need in graph.successors(stage)) for stage in own}
     return list(TopologicalSorter(needs).static_order())
 
 
 def stale(root: Path = Path()) -> list[str]:
     """The stages that `dvc repro` would run."""
     with opened(root) as repo:
-        return list(repo.status())
+        return list(repo.status(targets=["dvc.yaml"]))
 
 
 @contextmanager

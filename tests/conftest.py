@@ -14,6 +14,10 @@ from slam.teacher.tokenizer import LENGTH, train_tokenizer
 from slam.teacher.unet import SCHEDULE, make_unet
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what this tree computes")
+
+
 @pytest.fixture(scope="session")
 def random_teacher(tmp_path_factory) -> Path:
     """A Stable-Diffusion-shaped folder with random weights: 32x32 pictures, 4x8x8 latents."""

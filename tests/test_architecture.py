@@ -24,6 +24,7 @@ DOORS = {
     "cleanfid": ["evaluation"],
     "accelerate": ["training", "launch.py"],
     "diffusers": ["models", "teacher", "evaluation/samplers.py"],
+    "peft": ["models"],
     "transformers": ["models", "teacher", "evaluation/clip_score.py"],
 }
 CORE_MAY = {"torch", "slam", *sys.stdlib_module_names}

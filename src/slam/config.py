@@ -69,7 +69,8 @@ class Distill(Frozen):
     huber_c: float = Field(0.001, gt=0)
     weighting: Literal["uniform", "step", "noise"] = "uniform"  # of a sample's loss by its t
     k: Positive  # skipping step, time indices
-    k_phi: Positive  # the solver's step; k_phi < k is multiple estimation
+    k_phi: Positive  # the solver's grid: t is one of its times
+    multiple_estimation: bool = True  # from t to t - k in steps of k_phi; else in one of k
     w: float = Field(ge=1)  # guidance scale; of lcm_w, the one that `select` draws with
     w_min: float | None = Field(None, ge=1)  # lcm_w is trained on w ~ U[w_min, w_max]
     w_max: float | None = None
@@ -115,7 +116,8 @@ class Train(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, gt=0)  # L2 norm of the gradient
     lora: Lora | None = None  # all weights by default
-    warmup: int = Field(0, ge=0)  # steps
+    warmup: int = Field(0, ge=0)  # steps, from 0 to lr
+    decay: Literal["constant", "linear"] = "constant"  # of lr after the warm-up; linear: to 0 at `steps`
     checkpoint_every: Positive  # steps
     keep: Positive  # checkpoints whose EMA is kept for `select`
     log_every: Positive = 10  # steps
@@ -146,7 +148,7 @@ class Evaluate(Frozen):
     protocol: str  # its name in every record
     samples: Positive  # captions, one picture each
     steps: tuple[Positive, ...] = (1, 2, 4)
-    samplers: tuple[Literal["ddim", "dpm++", "unipc"], ...] = ("ddim", "dpm++", "unipc")
+    samplers: tuple[Literal["ddim", "dpm", "dpm++", "unipc"], ...] = ("ddim", "dpm++", "unipc")
     teacher_steps: Positive = 50
     guidance: float = Field(ge=1)  # of the teacher and of the training-free samplers
     features: str  # Frechet features: a judge's folder, or the file of the Inception weights

@@ -1,9 +1,13 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from hypothesis import settings
 
 from slam.core.schedule import make_schedule
 from slam.teacher.unet import SCHEDULE
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same examples in every run
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler
 from slam.core.guidance import guide
 from slam.core.solver import ddim_step, solve
 from slam.teacher.unet import SCHEDULE
-from tests.core.analytic import GaussianTeacher
+from tests.core.analytic import GaussianTeacher, MixtureTeacher
 
 
 def test_ddim_step_is_diffusers(schedule, batch):
@@ -37,9 +37,10 @@ def test_w_1_is_the_conditional_step(schedule, batch):
     assert torch.allclose(solved, ddim_step(teacher(z, ladder[0], c), z, *ladder, schedule), atol=1e-6)
 
 
-def test_multiple_estimation_converges_to_the_pf_ode_at_first_order(schedule, batch):
+@pytest.mark.parametrize("exact_teacher", [GaussianTeacher, MixtureTeacher])
+def test_multiple_estimation_converges_to_the_pf_ode_at_first_order(exact_teacher, schedule, batch):
     z, _, c = batch
-    teacher = GaussianTeacher(schedule)
+    teacher = exact_teacher(schedule)
     t, s = torch.full((6,), 999), torch.full((6,), 799)
     exact = teacher.flow(z, t, s, c)
 

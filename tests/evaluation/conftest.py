@@ -60,6 +60,8 @@ def random_student(random_teacher, tmp_path_factory) -> Path:
     """The teacher's folder with a U-Net that was pushed a little, exported as `select` does."""
     folder = tmp_path_factory.mktemp("student") / "student"
     torch.manual_seed(5)
-    weights = load(random_teacher, ("unet",)).unet.state_dict()
-    export(random_teacher, {name: w + 0.02 * torch.randn_like(w) for name, w in weights.items()}, folder)
+    model = load(random_teacher)
+    for weight in model.unet.parameters():
+        weight.add_(0.02 * torch.randn_like(weight))
+    export(model, folder)
     return folder

@@ -68,7 +68,9 @@ def test_a_perfect_noise_predictor_gives_back_the_clean_latents(model, sampler):
     clean = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     class Perfect:
-        def unet(self, z, t, encoder_hidden_states):
+        told_w = False
+
+        def unet(self, z, t, encoder_hidden_states, timestep_cond):
             eps = (z - alphas[t] ** 0.5 * clean) / (1 - alphas[t]) ** 0.5
             return type("Output", (), {"sample": eps})
 
@@ -79,8 +81,14 @@ def test_a_perfect_noise_predictor_gives_back_the_clean_latents(model, sampler):
     torch.testing.assert_close(drawn, clean, rtol=1e-3, atol=1e-3)
 
 
+def test_dpm_solver_ends_at_the_schedules_own_least_noise(model):
+    solver = scheduler("dpm", model.scheduler.config)
+    solver.set_timesteps(4)
+    assert solver.sigmas[-1].item() == pytest.approx(0.0292, abs=1e-3)
+
+
 def test_an_unknown_sampler_is_named(model):
-    with pytest.raises(SlamError, match=r"'euler' is not one of ddim, dpm\+\+, unipc, lcm"):
+    with pytest.raises(SlamError, match=r"'euler' is not one of ddim, dpm, dpm\+\+, unipc, lcm"):
         scheduler("euler", model.scheduler.config)
 
 

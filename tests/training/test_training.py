@@ -63,8 +63,9 @@ def test_six_steps_are_three_steps_and_three_more_bit_for_bit(method, profile, l
 
 
 def test_micro_batches_accumulate_to_the_whole_batch(profile, latents, tmp_path):
-    one = in_process(profile(), latents, tmp_path / "one")
-    four = in_process(profile(**{"train.micro_batch": 2}), latents, tmp_path / "four")
+    lr = {"train.lr": 1e-5}  # so that rounding stays rounding: Adam turns it into steps of lr's size
+    one = in_process(profile(**lr), latents, tmp_path / "one")
+    four = in_process(profile(**lr, **{"train.micro_batch": 2}), latents, tmp_path / "four")
     assert_equal_up_to_rounding(metrics(one), metrics(four))
 
 
@@ -80,12 +81,13 @@ def test_the_target_is_the_moving_average_of_the_student(profile, latents, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_are_one_up_to_rounding(profile, latents, tmp_path):
-    train_stage(profile(), latents, tmp_path / "one")
-    train_stage(profile(**{"train.processes": 2}), latents, tmp_path / "two")
+    lr = {"train.lr": 1e-5}
+    train_stage(profile(**lr), latents, tmp_path / "one")
+    train_stage(profile(**lr, **{"train.processes": 2}), latents, tmp_path / "two")
     assert_equal_up_to_rounding(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
     one, two = state(tmp_path / "one", 6), state(tmp_path / "two", 6)
     for key, value in one["student.safetensors"].items():
-        assert torch.allclose(value, two["student.safetensors"][key], atol=2 * 6 * 3e-4), key
+        assert torch.allclose(value, two["student.safetensors"][key], atol=2 * 6 * 1e-5), key
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Draw(NamedTuple):
-    ladder: list[Tensor]  # k / k_phi + 1 tensors int64 [B]: t, t - k_phi, …, s = t - k
+    ladder: list[Tensor]  # k / k_phi + 1 tensors int64 [B]: t, t - k_phi, …, s = t - k; or t and s alone
     gamma: Tensor | None  # [B] in [0, 1); None means 1
     w: Tensor  # [B] guidance of Eq 18; 1 is none
     noise: Tensor  # [B, C, h, w]
@@ -52,14 +52,14 @@ def uniform_w(generator: torch.Generator, batch: int, w_min: float, w_max: float
     return torch.empty(batch).uniform_(w_min, w_max, generator=generator)
 
 
-def solver_grid(T: int, k: int, k_phi: int) -> Tensor:
-    """The times t at which a sub-path of k may start: multiples of k_phi, less one, with t - k >= -1.
+def solver_grid(T: int, k_phi: int) -> Tensor:
+    """The times t at which a sub-path may start: multiples of k_phi, less one.
 
-    -1 stands for the clean end, which the ladder clamps to index 0. For T = 1000 and k_phi = 20 these are the 50 times
-    that diffusers' LCMScheduler draws its inference steps from.
+    For T = 1000 and k_phi = 20 these are the 50 times that diffusers' LCMScheduler draws its inference steps from.
+    Algorithm 1 has t ~ U[k, T]; then no sub-path starts at 19 … k - 21, and what ends there is pulled to a target that
+    nothing trains. Here those are shorter: s = t - k, clamped at 0.
     """
-    grid = torch.arange(k_phi - 1, T, k_phi)
-    return grid[grid >= k - 1]
+    return torch.arange(k_phi - 1, T, k_phi)
 
 
 def make_draw(
@@ -73,11 +73,16 @@ def make_draw(
     k_phi: int,
     gamma_law: Callable[[torch.Generator, int], Tensor | None],
     w_law: Callable[[torch.Generator, int], Tensor],
+    multiple_estimation: bool = True,
 ) -> Draw:
-    """The draw of a step for the *global* batch; ranks take their rows of it, so that any world size sees the same."""
+    """The draw of a step for the *global* batch; ranks take their rows of it, so that any world size sees the same.
+
+    Without multiple estimation the solver takes k in one step; the times are of the same grid.
+    """
     generator = stream(seed, step)
-    grid = solver_grid(T, k, k_phi)
+    grid = solver_grid(T, k_phi)
+    grid = grid[grid > 0]  # with k_phi = 1: no sub-path starts at the clean end
     t = grid[torch.randint(len(grid), (batch,), generator=generator)]
-    ladder = [(t - i * k_phi).clamp(min=0) for i in range(k // k_phi + 1)]
+    ladder = [(t - done).clamp(min=0) for done in range(0, k + 1, k_phi if multiple_estimation else k)]
     noise = torch.randn(batch, *shape, generator=generator)
     return Draw(ladder, gamma_law(generator, batch), w_law(generator, batch), noise)

@@ -15,7 +15,7 @@ from slam.core.schedule import Schedule
 
 def timesteps(steps: int, T: int = 1000, k_phi: int = 20) -> list[int]:
     """The times of a `steps`-step sampler, as diffusers' LCMScheduler picks them: 4 gives 999, 759, 499, 259."""
-    grid = solver_grid(T, k_phi, k_phi).flip(0)
+    grid = solver_grid(T, k_phi).flip(0)
     if not 1 <= steps <= len(grid):
         raise ValueError(f"steps must lie in [1, {len(grid)}], found {steps}")
     return [int(grid[i * len(grid) // steps]) for i in range(steps)]

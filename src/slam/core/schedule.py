@@ -53,4 +53,7 @@ def make_schedule(alphas_cumprod: Tensor) -> Schedule:
             "alphas_cumprod must fall strictly, inside (0, 1); "
             f"found {len(a)} values from {a[0]:.4g} to {a[-1]:.4g}. At zero terminal SNR z_0 cannot be told from eps"
         )
-    return Schedule(a.sqrt().float(), (1 - a).sqrt().float())
+    schedule = Schedule(a.sqrt().float(), (1 - a).sqrt().float())
+    if not bool(((schedule.sigmas / schedule.alphas).diff() > 0).all()):
+        raise ValueError("alphas_cumprod falls by less than float32 can tell between two neighbouring times")
+    return schedule

@@ -28,6 +28,6 @@ def solve(
     """
     both = torch.cat([c, null.expand_as(c)])
     for t, s in pairwise(ladder):
-        eps_c, eps_u = teacher(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
+        eps_c, eps_u = teacher(torch.cat([z, z]), torch.cat([t, t]), both).to(z.dtype).chunk(2)
         z = ddim_step(guide(eps_c, eps_u, w), z, t, s, schedule)  # Eq 18
     return z

@@ -11,7 +11,14 @@ from rich.table import Table
 
 from slam.files import whole_file
 
-NAMES = {"ddim": "DDIM", "dpm++": "DPM-Solver++", "unipc": "UniPC", "lcm": "LCM", "reconstruction": "autoencoder"}
+NAMES = {
+    "ddim": "DDIM",
+    "dpm": "DPM-Solver",
+    "dpm++": "DPM-Solver++",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "reconstruction": "autoencoder",
+}
 HEADS = ("model", "sampler", "steps", "guidance", "FID", "CLIP score", "faithful", "captions right", "ms each")
 
 

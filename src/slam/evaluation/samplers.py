@@ -5,6 +5,7 @@ B batch, C h w latent, L tokens, D text width.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ MULTISTEP = {**TRAILING, "solver_order": 2, "lower_order_final": True, "final_si
 
 SAMPLERS: dict[str, Callable[[Any], Any]] = {
     "ddim": lambda config: DDIMScheduler.from_config(config, **TRAILING, set_alpha_to_one=True, clip_sample=False),
+    # Noise prediction; diffusers ends it at t = 0's own sigma, 0.03, not at 0.
+    "dpm": lambda config: DPMSolverMultistepScheduler.from_config(
+        config, **{**MULTISTEP, "final_sigmas_type": "sigma_min"}, algorithm_type="dpmsolver", solver_type="midpoint"
+    ),
     "dpm++": lambda config: DPMSolverMultistepScheduler.from_config(
         config, **MULTISTEP, algorithm_type="dpmsolver++", solver_type="midpoint"
     ),
@@ -50,7 +55,9 @@ def scheduler(name: str, config: Any) -> Any:
     """The sampler `name` on the noise schedule of a diffusers scheduler config; nothing else of it is used."""
     if name not in SAMPLERS:
         raise SlamError(f"sampler {name!r} is not one of {', '.join(SAMPLERS)}")
-    return SAMPLERS[name]({key: config[key] for key in BETAS if key in config})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*dpmsolver", FutureWarning)  # leaves diffusers with 1.0, it says
+        return SAMPLERS[name]({key: config[key] for key in BETAS if key in config})
 
 
 def sample(

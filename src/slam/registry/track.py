@@ -22,12 +22,13 @@ from slam.registry.server import require_answer
 from slam.training.journal import read_journal
 
 NAME = "slam"  # of the experiment and of the registered model
+STUDY = "slam-study"  # the experiment of the study's reports
 PICTURES_AND_TABLES = (paths.METRICS, paths.SAMPLES, paths.TABLE, paths.SELECTION)
 SETTINGS = {"model", "sampler", "steps", "guidance", "n", "seed"}  # of a record; its other numbers were measured
 BATCH = 1000  # metrics a request; the server takes no more
 
 
-def connect(root: Path) -> MlflowClient:
+def connect(root: Path, experiment: str = NAME) -> MlflowClient:
     """A client of the tracking server, or of the SQLite file in `root`; makes the experiment if it is not there."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -38,11 +39,24 @@ def connect(root: Path) -> MlflowClient:
         require_answer("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
-    if client.get_experiment_by_name(NAME) is None:
+    if client.get_experiment_by_name(experiment) is None:
         local = uri.startswith("sqlite:")  # a server has a place of its own for artifacts
-        client.create_experiment(NAME, (root / "mlartifacts").absolute().as_uri() if local else None)
-    mlflow.set_experiment(NAME)
+        client.create_experiment(experiment, (root / "mlartifacts").absolute().as_uri() if local else None)
+    mlflow.set_experiment(experiment)
     return client
+
+
+def log_report(root: Path, name: str, files: list[Path], metrics: dict[str, float]) -> None:
+    """A run of the experiment `slam-study`: the files or folders of a report, and its numbers."""
+    client = connect(root, STUDY)
+    with mlflow.start_run(run_name=name) as run:
+        now = int(time.time() * 1000)
+        client.log_batch(run.info.run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+        for key, value in git_revision(root).items():
+            client.set_tag(run.info.run_id, key, value)
+        for path in files:
+            if path.exists():
+                client.log_artifact(run.info.run_id, str(path))
 
 
 def log_inputs_and_results(client: MlflowClient, run: Run, profile_name: str, profile: dict, root: Path) -> None:

@@ -28,6 +28,7 @@ def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> D
         k_phi=distill.k_phi,
         gamma_law=partial(method.gamma_law, at_1=distill.gamma_at_1),
         w_law=partial(method.w_law, **guidance),
+        multiple_estimation=distill.multiple_estimation,
     )
 
 

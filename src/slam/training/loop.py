@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from slam.config import Train
 from slam.data.latents import Latents
 from slam.errors import SlamError
 from slam.models.diffusion import load
@@ -60,7 +61,8 @@ def train(folder: Path) -> int:
         for step in bar:
             draw = global_draw(plan, model.latent_shape, objective.schedule.T, step)
             batches = local_batches(plan, data, draw, step, accelerator)
-            set_lr(optimizer, config.lr, step, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(config, step)
             try:
                 window.append(train_step(objective, accelerator, student, target, optimizer, batches))
             except SlamError as error:
@@ -74,7 +76,7 @@ def train(folder: Path) -> int:
                 values = over_ranks(accelerator, torch.stack(window)).tolist()
                 rate = config.batch * len(window) / (time.perf_counter() - clock)
                 if journal:
-                    journal.write(lines(values, done, rate, config.lr))
+                    journal.write(lines(values, done, rate, config))
                 bar.set_postfix(loss=f"{values[-1][0]:.4f}", samples_s=f"{rate:.0f}", refresh=False)
                 window, clock = [], time.perf_counter()
             if saving and accelerator.is_main_process:
@@ -105,20 +107,26 @@ class Stop:
         return self.asked
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float, step: int, warmup: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * min(1.0, (step + 1) / warmup) if warmup else lr
+def lr_at(config: Train, step: int) -> float:
+    """The learning rate of step `step`, counted from 0: a rise over `warmup` steps, then constant or a linear fall."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.decay == "linear":
+        return config.lr * (config.steps - step) / (config.steps - config.warmup)
+    return config.lr
 
 
 def over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
     return accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
 
 
-def lines(values: list[list[float]], done: int, rate: float, lr: float) -> list[dict]:
+def lines(values: list[list[float]], done: int, rate: float, config: Train) -> list[dict]:
     """The journal's lines for the steps up to number `done`, counted from 1."""
-    common = {"lr": lr, "samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
-    first = done - len(values) + 1
-    return [{"step": first + i, "loss": loss, "grad_norm": norm, **common} for i, (loss, norm) in enumerate(values)]
+    common = {"samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
+    return [
+        {"step": step, "loss": loss, "grad_norm": norm, "lr": lr_at(config, step - 1), **common}
+        for step, (loss, norm) in enumerate(values, done - len(values) + 1)
+    ]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from slam.data.latents import identity
 from slam.errors import SlamError
 from slam.files import read_json, sha256, write_json
 
-# These may change between two parts of one run: they leave its numbers alone, or only let it go on for longer.
+# These may change between two parts of one run: they leave its numbers alone, or only let it go on for longer
+# (`steps`, unless the learning rate is to fall to 0 there).
 FREE = {"steps", "checkpoint_every", "keep", "log_every", "processes", "micro_batch"}
 
 
@@ -29,7 +30,7 @@ class Plan(NamedTuple):
         """What must not change when a run goes on."""
         return {
             "distill": self.distill.model_dump(),
-            "train": self.train.model_dump(exclude=FREE),
+            "train": self.train.model_dump(exclude=FREE if self.train.decay == "constant" else FREE - {"steps"}),
             "data": self.data,
             "network": self.network,
         }

@@ -1,0 +1,164 @@
+"""The figures of the report: each takes the results and a path, and writes a PNG if there is something to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from slam.files import whole_file
+from studies.results import Results
+
+COLOURS = {"slam": "#1f5fbf", "lcm": "#d9730d", "dl": "#2a8a4a"}
+STEPS = (1, 2, 4)
+SKIPS = (20, 40, 60, 80, 100)
+plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+
+
+def skipping_step(results: Results, path: Path) -> bool:
+    """Fig 2a: FID against k, with and without multiple estimation."""
+
+    def draw(axes, steps):
+        for method in ("slam", "lcm"):
+            for style, suffix, label in (("-o", "", "with ME"), ("--s", "-jump", "without ME")):
+                names = {k: variant_of(method, k, suffix) for k in SKIPS}
+                shown = [k for k in SKIPS if names[k] in results]
+                if not shown:
+                    continue
+                spreads = [results.spread(names[k], "fid", steps) for k in shown]
+                means = [s.mean for s in spreads]
+                errors = [[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]]
+                axes.errorbar(
+                    shown,
+                    means,
+                    errors,
+                    fmt=style,
+                    ms=4,
+                    capsize=3,
+                    color=COLOURS[method],
+                    label=f"{method.upper()} {label}",
+                )
+        axes.set_xticks(SKIPS)
+        axes.set_xlabel("skipping step k")
+
+    return panels(draw, path, results, [variant_of("slam", k, "") for k in SKIPS])
+
+
+def variant_of(method: str, k: int, suffix: str) -> str:
+    """k = 20 is one solver step, with or without multiple estimation; k = 100 with it is the plain name."""
+    return f"{method}-k20" if k == 20 else method if (k, suffix) == (100, "") else f"{method}-k{k}{suffix}"
+
+
+def training(results: Results, path: Path) -> bool:
+    """Fig 2b: FID against training steps and against passes of the U-Net, which are in proportion to time."""
+    shown = [name for name in ("slam", "lcm", "slam-k20", "lcm-k20") if name in results]
+    if not shown:
+        return False
+    figure, grid = plt.subplots(2, len(STEPS), figsize=(12, 6.4), layout="constrained")
+    for row, (axis, unit) in enumerate(
+        (("training steps", "steps"), ("passes of the U-Net per row of the batch", "passes"))
+    ):
+        for axes, steps in zip(grid[row], STEPS, strict=True):
+            for name in shown:
+                at, values = results.curve(name, "fid", steps)
+                cost = results.cost(name)
+                x = np.array(at) * (cost["passes"] / cost["steps"] if unit == "passes" else 1)
+                method, _, k = name.partition("-")
+                style = {"color": COLOURS[method], "ls": "--" if k else "-", "marker": "o", "ms": 3}
+                axes.plot(x, values.mean(0), label=f"{method.upper()} {'k = 20' if k else 'k = 100 + ME'}", **style)
+                axes.fill_between(x, values.min(0), values.max(0), color=COLOURS[method], alpha=0.12, lw=0)
+            axes.set(xlabel=axis, yscale="log")
+            axes.set_title(f"{steps} step{'s' * (steps > 1)}")
+        grid[row][0].set_ylabel("FID")
+    grid[0][-1].legend(frameon=False)
+    return save(figure, path)
+
+
+def error(results: Results, path: Path) -> bool:
+    """Fig 2c: delta(t, k = 20)."""
+    shown = [
+        n for n in ("slam", "lcm", "slam-k20", "lcm-k20") if n in results and results.variants[n]["seeds"][0]["gap"]
+    ]
+    if not shown:
+        return False
+    figure, grid = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
+    for axes, suffix, title in zip(grid, ("", "-k20"), ("trained at k = 100 + ME", "trained at k = 20"), strict=True):
+        for name in (n for n in shown if n.endswith("-k20") == bool(suffix)):
+            method = name.partition("-")[0]
+            seeds = np.array([[point["delta"] for point in seed["gap"]] for seed in results.variants[name]["seeds"]])
+            t = [point["t"] for point in results.variants[name]["seeds"][0]["gap"]]
+            axes.plot(t, seeds.mean(0), color=COLOURS[method], label=method.upper())
+            axes.fill_between(t, seeds.min(0), seeds.max(0), color=COLOURS[method], alpha=0.15, lw=0)
+        axes.set(xlabel="t", title=title, yscale="log")
+        axes.legend(frameon=False)
+    grid[0].set_ylabel("delta(t, k = 20)")
+    return save(figure, path)
+
+
+def guidance(results: Results, path: Path) -> bool:
+    """Fig 3: FID against CLIP score as w goes through 3, 5, 8, 12."""
+    names = {w: "" if w == 5 else f"-w{w}" for w in (3, 5, 8, 12)}
+
+    def draw(axes, steps):
+        for method in ("slam", "lcm"):
+            scales = [w for w in names if method + names[w] in results]
+            x, y = (
+                [results.spread(method + names[w], metric, steps).mean for w in scales]
+                for metric in ("clip_score", "fid")
+            )
+            axes.plot(x, y, "-o", ms=4, color=COLOURS[method], label=method.upper())
+            for w, a, b in zip(scales, x, y, strict=True):
+                axes.annotate(f"w = {w}", (a, b), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.set_xlabel("CLIP score")
+
+    return panels(draw, path, results, ["slam-w3", "slam-w8", "slam-w12"])
+
+
+def panels(draw: Callable, path: Path, results: Results, needs: list[str]) -> bool:
+    """One panel a step count, FID upwards."""
+    if not any(name in results for name in needs):
+        return False
+    figure, grid = plt.subplots(1, len(STEPS), figsize=(12, 3.8), layout="constrained")
+    for axes, steps in zip(grid, STEPS, strict=True):
+        draw(axes, steps)
+        axes.set_title(f"{steps} step{'s' * (steps > 1)}")
+    grid[0].set_ylabel("FID")
+    grid[-1].legend(frameon=False)
+    return save(figure, path)
+
+
+def save(figure, path: Path) -> bool:
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+    plt.close(figure)
+    return True
+
+
+def pictures(results: Results, path: Path, zoom: int = 2) -> bool:
+    """Fig 4-12: the same prompts and noise across, a network and step count a row."""
+    strips = [("teacher, DDIM 50", "baseline-ddim-50-w5", 0), ("teacher, DPM++ 4", "baseline-dpm++-4-w5", 0)]
+    strips += [(f"{n.upper()}, {s} step{'s' * (s > 1)}", n, i) for i, s in enumerate(STEPS) for n in ("lcm", "slam")]
+    strips = [(label, results.folder / f"{name}.png", row) for label, name, row in strips]
+    strips = [strip for strip in strips if strip[1].exists()]
+    if not strips:
+        return False
+    rows = []
+    for label, file, row in strips:
+        with Image.open(file) as image:
+            side = image.width // 8
+            part = image.convert("RGB").crop((0, row * side, image.width, (row + 1) * side))
+        rows.append((label, part.resize((part.width * zoom, part.height * zoom), Image.Resampling.NEAREST)))
+    height, font = rows[0][1].height + 4, ImageFont.load_default(15)
+    sheet = Image.new("RGB", (150 + rows[0][1].width, height * len(rows)), "white")
+    for i, (label, part) in enumerate(rows):
+        ImageDraw.Draw(sheet).text((4, i * height + height // 2 - 9), label, "black", font)
+        sheet.paste(part, (150, i * height))
+    with whole_file(path) as partial:
+        sheet.save(partial, "PNG")
+    return True
