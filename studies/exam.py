@@ -77,7 +77,8 @@ class Exam:
         """[{"t", "delta"}] on held-out pictures, at the 45 times of the DDIM grid from t = 119."""
         schedule = schedule_of(model.scheduler, model.name).to(self.device)
         net = NoisePredictor(model.unet, model.scheduler.config.prediction_type, schedule)
-        z0, ids = Latents(paths.LATENTS, "validation").gather(np.arange(GAP_SAMPLES))
+        held_out = Latents(paths.LATENTS, "validation")
+        z0, ids = held_out.gather(np.arange(min(GAP_SAMPLES, len(held_out))))
         noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(self.config.seed)).to(self.device)
         z0, c = z0.to(self.device), model.embed_tokens(ids)
         deltas = []

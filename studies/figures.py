@@ -96,7 +96,8 @@ def error(results: Results, path: Path) -> bool:
             axes.plot(t, seeds.mean(0), color=COLOURS[method], label=method.upper())
             axes.fill_between(t, seeds.min(0), seeds.max(0), color=COLOURS[method], alpha=0.15, lw=0)
         axes.set(xlabel="t", title=title, yscale="log")
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     grid[0].set_ylabel("delta(t, k = 20)")
     return save(figure, path)
 
