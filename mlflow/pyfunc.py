@@ -1,6 +1,6 @@
 """The registered model, as code and safetensors (no pickle): plain diffusers, so that serving needs no `slam`.
 
-{"dataframe_records": [{"prompt": "a large red circle"}], "params": {"steps": 4, "seed": 0}}
+{"dataframe_records": [{"prompt": "a large red circle"}], "params": {"steps": 4, "seed": 0, "guidance": 1.0}}
 -> {"predictions": [{"png": "<base64>"}]}
 """
 
@@ -26,12 +26,12 @@ class Student(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Column `prompt` to column `png` (base64). Row i of a seed has the noise it has in `slam generate`."""
-        params = {"steps": 4, "seed": 0, **(params or {})}
+        params = {"steps": 4, "seed": 0, "guidance": 1.0, **(params or {})}
         prompts = model_input["prompt"].tolist()
         pictures = self.pipeline(
             prompts,
             num_inference_steps=params["steps"],
-            guidance_scale=1.0,
+            guidance_scale=params["guidance"],  # 1 unless the student is told it: it has learnt its own
             generator=[stream(params["seed"], row) for row in range(len(prompts))],
         ).images
         return pd.DataFrame({"png": [encode(picture) for picture in pictures]})

@@ -78,3 +78,5 @@ if __name__ == "__main__":
     except SlamError as error:
         print(f"study: {error}", file=sys.stderr)
         sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")

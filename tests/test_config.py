@@ -40,6 +40,8 @@ def test_the_papers_recipes_are_the_papers():
             r"test\.distill\.method = 'sdxl': Input should be 'slam', 'dl', 'lcm' or 'lcm_w'",
         ),
         ("distill", "method", "lcm_w", r"lcm_w needs w_min <= w <= w_max, .*found w_min = None, w = 5\.0"),
+        ("distill", "gamma_at_1", 1.0, r"test\.distill\.gamma_at_1 = 1\.0: .*less than 1"),
+        ("train", "lora", {"rank": 0, "alpha": 4}, r"test\.train\.lora\.rank = 0"),
         ("distill", "w_max", 9.0, r"distill\.w_min, distill\.w_max are lcm_w's; slam is trained at distill\.w alone"),
         ("distill", "method", "dl", r"distill\.method = dl needs distill\.sigma = exact"),
         ("train", "processes", 3, r"train\.batch = 32 must be a multiple of train\.processes = 3"),
@@ -50,6 +52,30 @@ def test_the_papers_recipes_are_the_papers():
 def test_a_wrong_key_or_value_is_named(section, key, value, message, tiny):
     tiny[section][key] = value
     with pytest.raises(SlamError, match=message):
+        parse(tiny, "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": "lcm_w", "w_min": 9.0, "w_max": 3.0},
+            r"needs w_min <= w <= w_max, .*w_min = 9\.0, w = 5\.0, w_max = 3",
+        ),
+        ({"method": "lcm", "gamma_at_1": 0.5}, r"gamma_at_1 = 0\.5: lcm has gamma = 1 in every sample"),
+    ],
+)
+def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(changes, message, tiny):
+    tiny["distill"] |= changes
+    with pytest.raises(SlamError, match=message):
+        parse(tiny, "test")
+
+
+def test_adapters_cannot_hold_an_embedding(tiny):
+    tiny["train"]["lora"] = {"rank": 4, "alpha": 4}
+    assert parse(tiny, "test").train.lora.rank == 4
+    tiny["distill"]["conditioning"] = "gamma"
+    with pytest.raises(SlamError, match=r"train\.lora: adapters alone cannot hold .* conditioning = gamma"):
         parse(tiny, "test")
 
 

@@ -52,7 +52,15 @@ def assert_equal_up_to_rounding(a, b):
         assert other == pytest.approx(line, rel=1e-2)
 
 
-@pytest.mark.parametrize("method", [{}, {"distill.conditioning": "gamma", "distill.k": 100}, {"distill.method": "lcm"}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {},
+        {"distill.conditioning": "gamma", "distill.k": 100},
+        {"distill.method": "lcm", "train.lora": {"rank": 2, "alpha": 2}},
+        {"distill.method": "lcm_w", "distill.w_min": 2, "distill.w_max": 8},
+    ],
+)
 def test_six_steps_are_three_steps_and_three_more_bit_for_bit(method, profile, latents, tmp_path):
     whole = in_process(profile(**method), latents, tmp_path / "whole")
     in_process(profile(**method, **{"train.steps": 3}), latents, tmp_path / "parts")

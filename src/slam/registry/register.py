@@ -16,10 +16,11 @@ from slam.registry.record import fingerprint, locked
 from slam.registry.track import NAME, connect, log_inputs_and_results
 
 PYFUNC = Path("mlflow/pyfunc.py")
+PARAMS = (("steps", "integer", 4), ("seed", "integer", 0), ("guidance", "double", 1.0))
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "prompt")]),
     outputs=Schema([ColSpec("string", "png")]),
-    params=ParamSchema([ParamSpec("steps", "integer", 4), ParamSpec("seed", "integer", 0)]),
+    params=ParamSchema([ParamSpec(*param) for param in PARAMS]),
 )
 NEEDS = ("mlflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pandas", "numpy", "pillow")
 

@@ -34,10 +34,14 @@ STOPPED = 143  # exit code after SIGTERM, as shells count
 
 def train(folder: Path) -> int:
     """Train the plan in `folder` from its newest whole checkpoint to its last step; returns the exit code."""
+    with Stop() as stop:
+        return _train(folder, stop)
+
+
+def _train(folder: Path, stop: Stop) -> int:
     plan = read_plan(folder)
     config = plan.train
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(config.precision, config.precision))
-    stop = Stop()
     model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
     objective, network = make_objective(plan, model)
     target = copy.deepcopy(network).requires_grad_(False).eval()
@@ -91,11 +95,17 @@ def train(folder: Path) -> int:
 
 
 class Stop:
-    """Set by SIGTERM; agreed on by all ranks at the end of a step."""
+    """Inside its block: set by SIGTERM, agreed on by all ranks at the end of a step."""
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+
+    def __enter__(self) -> Stop:
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
 
     def _ask(self, number: int, frame: object) -> None:
         self.asked = True
