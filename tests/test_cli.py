@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from slam import cli
 from slam.models.diffusion import load
 from slam.models.export import export
+from slam.models.student import make_student
 
 STAGES = ["source", "filter", "encode", "train", "select", "evaluate"]
 
@@ -67,13 +69,23 @@ def test_generate_without_a_champion_says_what_to_do(checkout, monkeypatch):
 
 
 def test_generate_draws_a_png_and_the_same_one_again(random_teacher, tmp_path):
-    export(random_teacher, load(random_teacher, ("unet",)).unet.state_dict(), tmp_path / "student")
+    export(load(random_teacher), tmp_path / "student")
     for name in ("a.png", "b.png"):
         arguments = ["generate", "a red circle", "--model", str(tmp_path / "student"), "--out", str(tmp_path / name)]
         CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     a, b = (tmp_path / name for name in ("a.png", "b.png"))
     assert Image.open(a).size == (32, 32)
     assert a.read_bytes() == b.read_bytes()
+
+
+def test_generate_needs_the_guidance_scale_of_a_student_that_is_told_it(random_teacher, tmp_path):
+    teacher = load(random_teacher)
+    export(replace(teacher, unet=make_student(teacher.unet, "w")), tmp_path / "student")
+    arguments = ["generate", "a red circle", "--model", str(tmp_path / "student"), "--out", str(tmp_path / "a.png")]
+    with pytest.raises(cli.SlamError, match="is told its guidance scale: add --guidance"):
+        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    CliRunner().invoke(cli.app, [*arguments, "--guidance", "5"], catch_exceptions=False)
+    assert Image.open(tmp_path / "a.png").size == (32, 32)
 
 
 @pytest.mark.parametrize(
