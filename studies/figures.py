@@ -56,25 +56,24 @@ def variant_of(method: str, k: int, suffix: str) -> str:
 
 
 def training(results: Results, path: Path) -> bool:
-    """Fig 2b: FID against training steps and against passes of the U-Net, which are in proportion to time."""
+    """Fig 2b: FID against training steps, evaluations of the teacher, and time."""
     shown = [name for name in ("slam", "lcm", "slam-k20", "lcm-k20") if name in results]
     if not shown:
         return False
-    figure, grid = plt.subplots(2, len(STEPS), figsize=(12, 6.4), layout="constrained")
-    for row, (axis, unit) in enumerate(
-        (("training steps", "steps"), ("passes of the U-Net per row of the batch", "passes"))
-    ):
+    figure, grid = plt.subplots(3, len(STEPS), figsize=(12, 9.6), layout="constrained")
+    for row, unit in enumerate(("training steps", "evaluations of the teacher per row of the batch", "CPU seconds")):
         for axes, steps in zip(grid[row], STEPS, strict=True):
             for name in shown:
                 at, values = results.curve(name, "fid", steps)
                 cost = results.cost(name)
-                x = np.array(at) * (cost["passes"] / cost["steps"] if unit == "passes" else 1)
+                a_step = (1, cost["passes"] / cost["steps"] - 4, cost["cpu"] / cost["steps"])[row]
                 method, _, k = name.partition("-")
                 style = {"color": COLOURS[method], "ls": "--" if k else "-", "marker": "o", "ms": 3}
-                axes.plot(x, values.mean(0), label=f"{method.upper()} {'k = 20' if k else 'k = 100 + ME'}", **style)
-                axes.fill_between(x, values.min(0), values.max(0), color=COLOURS[method], alpha=0.12, lw=0)
-            axes.set(xlabel=axis, yscale="log")
-            axes.set_title(f"{steps} step{'s' * (steps > 1)}")
+                label = f"{method.upper()} {'k = 20' if k else 'k = 100 + ME'}"
+                axes.plot(np.array(at) * a_step, values.mean(0), label=label, **style)
+                band = {"color": COLOURS[method], "alpha": 0.12, "lw": 0}
+                axes.fill_between(np.array(at) * a_step, values.min(0), values.max(0), **band)
+            axes.set(xlabel=unit, yscale="log", title=f"{steps} step{'s' * (steps > 1)}")
         grid[row][0].set_ylabel("FID")
     grid[0][-1].legend(frameon=False)
     return save(figure, path)
