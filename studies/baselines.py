@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slam.errors import SlamError
 from slam.files import read_json, write_json
-from studies.exam import Exam, write_strip
+from studies.exam import PICTURES, Exam, write_strip
 from studies.variants import load_study, profile_of
 
 
@@ -27,7 +27,8 @@ def run_baselines(folder: Path) -> None:
             (found,), pictures = exam.rows(exam.teacher, [sampler], steps, [guidance])
             write_strip(pictures, results / f"baseline-{sampler}-{steps[0]}-w{guidance:g}")
         rows.append(found)
-        write_json(file, {"protocol": exam.protocol, "samples": study.samples, "rows": rows})
+        about = {"protocol": exam.protocol, "samples": study.samples, "captions": exam.reference.captions[:PICTURES]}
+        write_json(file, {**about, "rows": rows})
 
 
 def key(row: dict) -> tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def training(results: Results, path: Path) -> bool:
                 axes.plot(np.array(at) * a_step, values.mean(0), label=label, **style)
                 band = {"color": COLOURS[method], "alpha": 0.12, "lw": 0}
                 axes.fill_between(np.array(at) * a_step, values.min(0), values.max(0), **band)
-            axes.set(xlabel=unit, yscale="log", title=f"{steps} step{'s' * (steps > 1)}")
+            axes.set(xlabel=unit, title=f"{steps} step{'s' * (steps > 1)}")
         grid[row][0].set_ylabel("FID")
     grid[0][-1].legend(frameon=False)
     return save(figure, path)
@@ -154,11 +155,16 @@ def pictures(results: Results, path: Path, zoom: int = 2) -> bool:
             side = image.width // 8
             part = image.convert("RGB").crop((0, row * side, image.width, (row + 1) * side))
         rows.append((label, part.resize((part.width * zoom, part.height * zoom), Image.Resampling.NEAREST)))
-    height, font = rows[0][1].height + 4, ImageFont.load_default(15)
-    sheet = Image.new("RGB", (150 + rows[0][1].width, height * len(rows)), "white")
+    captions = [textwrap.fill(text, 11) for text in results.baselines.get("captions", [])]
+    top = 14 * max((text.count("\n") + 1 for text in captions), default=0) + 6
+    width, height = side * zoom, rows[0][1].height + 4
+    sheet = Image.new("RGB", (150 + rows[0][1].width, top + height * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, text in enumerate(captions):
+        pen.text((152 + i * width, 2), text, "black", ImageFont.load_default(10))
     for i, (label, part) in enumerate(rows):
-        ImageDraw.Draw(sheet).text((4, i * height + height // 2 - 9), label, "black", font)
-        sheet.paste(part, (150, i * height))
+        pen.text((4, top + i * height + height // 2 - 9), label, "black", ImageFont.load_default(15))
+        sheet.paste(part, (150, top + i * height))
     with whole_file(path) as partial:
         sheet.save(partial, "PNG")
     return True

@@ -77,9 +77,9 @@ def baseline_row(
 
 
 def compare(results: Results, ours: str, theirs: str, says: str, metric: str = "fid") -> str:
-    """One line: the verdict at each step count, with the means."""
+    """One line: the verdict at each step count, with the means. Empty as long as one of the two is missing."""
     if ours not in results or theirs not in results:
-        return f"* {says}: not run yet.\n"
+        return ""
     parts = []
     for steps in STEPS:
         a, b = (results.values(name, metric, steps) for name in (ours, theirs))
@@ -118,6 +118,17 @@ def table_3(results: Results) -> str:
     for name in ("lcm", "dl", "slam"):
         rows += [[*row, f"{paper[name]:.2f}"] for row in student_row(results, name, name.upper())]
     return table(["k = 100 + ME", *columns(), "the paper's FID at 4 steps, w = 8"], rows)
+
+
+def learning_rates(results: Results) -> list[list[str]]:
+    names = [f"{method}{k}" for k in ("", "-k20") for method in ("lcm", "slam")]
+    suffixes = {"-lr12": "1.25e-4", "": "2.5e-4", "-lr50": "5e-4"}
+    return [
+        row
+        for name in names
+        for suffix, lr in suffixes.items()
+        for row in student_row(results, name + suffix, f"{dict(TRAINED)[name]}, {lr}")
+    ]
 
 
 def cost_table(results: Results) -> str:
@@ -204,7 +215,10 @@ def report(study: Study, results: Results, folder: Path) -> str:
                 for name, label in ABLATIONS[1:]
                 if name.startswith("slam")
             ),
-            "\n## Fig 4-12: pictures\n\n",
+            "\n## The learning rate\n\n",
+            "The same three for both methods; the middle one is the study's.\n\n",
+            table(["", *columns()], learning_rates(results)),
+            "## Fig 4-12: pictures\n\n",
             figure(results, folder, "pictures", figures.pictures, "the same prompts and noise, seed 0"),
             "## What it cost\n\n",
             "One training of each; seconds are this machine's, which other work may have shared.\n\n",
