@@ -24,7 +24,7 @@ def run_baselines(folder: Path) -> None:
     for sampler, steps, guidance in wanted:
         found = done.get((sampler, *steps, guidance))
         if not found:
-            (found,), pictures = exam.rows(exam.teacher, [sampler], steps, [guidance])
+            (found,), pictures = exam.measured(exam.teacher, [sampler], steps, guidance, guidance)
             write_strip(pictures, results / f"baseline-{sampler}-{steps[0]}-w{guidance:g}")
         rows.append(found)
         about = {"protocol": exam.protocol, "samples": study.samples, "captions": exam.reference.captions[:PICTURES]}

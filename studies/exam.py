@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,13 @@ from slam import paths
 from slam.config import Profile
 from slam.core.gap import gap
 from slam.data.latents import Latents
+from slam.evaluation import kept
 from slam.evaluation.evaluate import prepare
-from slam.evaluation.generate import generate
+from slam.evaluation.features import rows
+from slam.evaluation.frechet import Moments, moments
+from slam.evaluation.generate import Drawn, generate
 from slam.evaluation.metrics import measure
+from slam.evaluation.protocol import digest, weights_sha256
 from slam.evaluation.reference import load_reference
 from slam.evaluation.select import take, with_student
 from slam.files import whole_file
@@ -24,9 +30,10 @@ from slam.training import checkpoint
 from slam.training.plan import Plan
 from studies.variants import Variant
 
+CACHE = Path("runs/studies/.evaluation")  # moments of the references
 PICTURES = 8  # a row of a strip
 GAP_K, GAP_FROM, GAP_SAMPLES = 20, 100, 128  # Fig 2c: k, the least t; pictures
-KEPT = ("fid", "clip_score", "faithfulness", "captions_right", "seconds_per_image")
+KEPT = ("fid", "to_teacher", "clip_score", "faithfulness", "captions_right", "seconds_per_image")
 
 
 class Exam:
@@ -35,42 +42,64 @@ class Exam:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.teacher = load(profile.teacher, device=self.device)
         self.reference = load_reference(paths.EVALUATION, self.config.samples)
-        self.instruments, protocol = prepare(self.config, self.reference, Path("runs/studies/.evaluation"), self.device)
+        self.instruments, protocol = prepare(self.config, self.reference, CACHE, self.device)
         self.protocol = protocol.hash
 
     def take(self, plan: Plan, variant: Variant, folder: Path, strip: Path | None) -> dict:
         """{"curve": [{"step", "rows"}], "gap"} of the checkpoints in `folder`; pictures of the last one at `strip`."""
         model = with_student(self.teacher, plan)
-        kept = checkpoint.checkpoints(folder / "checkpoints")
+        saved = checkpoint.checkpoints(folder / "checkpoints")
         scales = (variant.told or (plan.distill.w,)) if model.told_w else (1.0,)
         curve = []
-        for path in kept if variant.curve else kept[-1:]:
+        for path in saved if variant.curve else saved[-1:]:
             take(model, path)
-            rows, pictures = self.rows(model, ["lcm"], self.config.steps, scales)
-            curve.append({"step": checkpoint.read_manifest(path)["step"], "rows": rows})
+            table = []
+            for scale in scales:
+                w = scale if model.told_w else plan.distill.w
+                found, pictures = self.measured(model, ["lcm"], self.config.steps, scale, w)
+                table += found
+            curve.append({"step": checkpoint.read_manifest(path)["step"], "rows": table})
         if strip:
             write_strip(pictures, strip)
         return {"curve": curve, "gap": self.gap(model) if variant.gap else None}
 
-    def rows(self, model: LatentDiffusion, samplers, steps, scales) -> tuple[list[dict], list[np.ndarray]]:
-        """A record and the first pictures of every sampler, step count and guidance scale."""
+    def measured(
+        self, model: LatentDiffusion, samplers: Sequence[str], steps: Sequence[int], guidance: float, w: float
+    ) -> tuple[list[dict], list[np.ndarray]]:
+        """A record and the first pictures of each sampler and step count; w is the teacher's that they should match."""
         records, strips = [], []
-        for sampler, count, guidance in ((s, n, w) for w in scales for s in samplers for n in steps):
-            drawn = generate(
-                model,
-                self.reference.captions,
-                sampler=sampler,
-                steps=count,
-                guidance=guidance,
-                seed=self.config.seed,
-                batch=self.config.batch,
-                label=f"{sampler} {count}",
-            )
-            measured, pictures = measure(drawn, self.instruments, PICTURES)
+        instruments = replace(self.instruments, teacher=self.of_teacher(w))
+        for sampler, count in ((s, n) for s in samplers for n in steps):
+            drawn = self.draw(model, sampler, count, guidance, self.config.seed)
+            measured, pictures = measure(drawn, instruments, PICTURES)
             numbers = {key: measured[key] and round(measured[key], 5) for key in KEPT}
             records.append({"sampler": sampler, "steps": count, "guidance": guidance, **numbers})
             strips.append(pictures)
         return records, strips
+
+    def draw(self, model: LatentDiffusion, sampler: str, steps: int, guidance: float, seed: int) -> Iterator[Drawn]:
+        return generate(
+            model,
+            self.reference.captions,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            batch=self.config.batch,
+            label=f"{sampler} {steps}",
+        )
+
+    def of_teacher(self, w: float) -> Moments:
+        """Of the teacher's pictures (DDIM, all its steps) of the captions at w, from other noise than the students'."""
+        steps, seed = self.config.teacher_steps, self.config.seed + 1
+        file = (
+            CACHE / f"teacher-{digest([self.protocol, weights_sha256(self.teacher.unet), steps, w, seed])}.safetensors"
+        )
+        if not file.is_file():
+            drawn = self.draw(self.teacher, "ddim", steps, w, seed)
+            found = moments(np.concatenate([self.instruments.network(rows(part.pictures)) for part in drawn]))
+            kept.write(file, {"w": w, "steps": steps, "seed": seed}, **found._asdict())
+        return Moments(**kept.read(file)[1])
 
     @torch.inference_mode()
     def gap(self, model: LatentDiffusion) -> list[dict]:

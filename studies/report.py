@@ -21,7 +21,12 @@ from studies.results import Results, verdict
 from studies.variants import Study, load_study, profile_of
 
 STEPS = figures.STEPS
-METRICS = (("fid", "FID", 2, 1), ("clip_score", "CLIP score", 1, 1), ("faithfulness", "faithful, %", 1, 100))
+METRICS = (
+    ("fid", "FID", 2, 1),
+    ("to_teacher", "to teacher", 2, 1),
+    ("clip_score", "CLIP score", 1, 1),
+    ("faithfulness", "faithful, %", 1, 100),
+)
 PAPER = Path(__file__).with_name("paper.yaml")
 TRAINED = (
     ("lcm-k20", "LCM, fixed w, k = 20"),
@@ -155,7 +160,18 @@ def cost_table(results: Results) -> str:
 def write_csv(results: Results, path: Path) -> None:
     """One line for every variant, seed, point of the curve, step count and guidance scale; the baselines too."""
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        fields = ("variant", "seed", "train_steps", "sampler", "steps", "guidance", "fid", "clip_score", "faithfulness")
+        fields = (
+            "variant",
+            "seed",
+            "train_steps",
+            "sampler",
+            "steps",
+            "guidance",
+            "fid",
+            "to_teacher",
+            "clip_score",
+            "faithfulness",
+        )
         writer = csv.DictWriter(file, (*fields, "captions_right", "seconds_per_image"), lineterminator="\n")
         writer.writeheader()
         writer.writerows({"variant": "teacher", **row} for row in results.baselines["rows"])

@@ -28,13 +28,15 @@ class Instruments:
     texts: Tensor  # [N, E], the captions' CLIP embeddings, prefix included
     judge: Judge | None
     captions: list[str]  # N
+    teacher: Moments | None = None  # of the teacher's own pictures of the captions, if the distance to it is asked
 
 
 def measure(drawn: Iterable[Drawn], instruments: Instruments, keep: int) -> tuple[dict, np.ndarray]:
     """The metrics of a row, and its first `keep` pictures uint8 [keep, H, W, 3].
 
-    fid: Frechet distance >= 0. clip_score: in [-100, 100]. faithfulness, captions_right: in [0, 1], None without a
-    judge. seconds_per_image: the median over batches, so that a first batch that warms up does not count.
+    fid: Frechet distance >= 0; to_teacher, where asked: the same to the teacher's pictures. clip_score: in [-100, 100].
+    faithfulness, captions_right: in [0, 1], None without a judge. seconds_per_image: the median over batches, so that a
+    first batch that warms up does not count.
     Raises `SlamError` when a metric is not finite.
     """
     found, cosines, read, seconds, kept = [], [], [], [], []
@@ -48,8 +50,10 @@ def measure(drawn: Iterable[Drawn], instruments: Instruments, keep: int) -> tupl
         if rows.start < keep:
             kept.append(arrays[: keep - rows.start])
     faithful = faithfulness.faithfulness(np.concatenate(read)) if read else None
+    own = moments(np.concatenate(found))
     metrics = {
-        "fid": frechet_distance(moments(np.concatenate(found)), instruments.reference),
+        "fid": frechet_distance(own, instruments.reference),
+        **({"to_teacher": frechet_distance(own, instruments.teacher)} if instruments.teacher else {}),
         "clip_score": 100 * float(np.concatenate(cosines).mean()),
         "faithfulness": faithful and faithful.attributes,
         "captions_right": faithful and faithful.captions,
