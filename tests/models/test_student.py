@@ -221,6 +221,6 @@ def test_a_folder_without_a_part_is_refused_by_its_name(random_teacher, tmp_path
 
 
 def test_a_name_that_is_no_folder_and_no_hub_id_is_refused(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SlamError, match="no folder here, nor a reachable hub id"):
         load("teachers/no-such")
