@@ -55,19 +55,9 @@ def test_a_wrong_key_or_value_is_named(section, key, value, message, tiny):
         parse(tiny, "test")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"method": "lcm_w", "w_min": 9.0, "w_max": 3.0},
-            r"needs w_min <= w <= w_max, .*w_min = 9\.0, .*w_max = 3",
-        ),
-        ({"method": "lcm", "gamma_at_1": 0.5}, r"gamma_at_1 = 0\.5: lcm has gamma = 1 in every sample"),
-    ],
-)
-def test_a_combination_that_makes_no_sense_is_refused_with_the_reason(changes, message, tiny):
-    tiny["distill"] |= changes
-    with pytest.raises(SlamError, match=message):
+def test_a_range_of_w_the_wrong_way_round_is_refused(tiny):
+    tiny["distill"] |= {"method": "lcm_w", "w_min": 9.0, "w_max": 3.0}
+    with pytest.raises(SlamError, match=r"needs w_min <= w <= w_max, .*w_min = 9\.0, w = 5\.0, w_max = 3"):
         parse(tiny, "test")
 
 

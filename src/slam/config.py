@@ -60,8 +60,8 @@ class Distill(Frozen):
     """Algorithm 1's letters, and the paper's switches."""
 
     method: Literal["slam", "dl", "lcm", "lcm_w"]
-    # How the student learns gamma (lcm has none). gamma: the paper's embedding; gamma-continuous: lower frequencies,
-    # continuous at gamma = 1; time-matched: none is needed.
+    # How the student learns gamma. gamma: the paper's embedding; gamma-continuous: lower frequencies, continuous at
+    # gamma = 1; time-matched: none is needed. This, gamma_at_1 and sigma mean nothing to lcm and lcm_w.
     conditioning: Literal["time-matched", "gamma", "gamma-continuous"]
     gamma_at_1: float = Field(0.0, ge=0, lt=1)  # share of the samples whose gamma is 1; the others' is U[0, 1)
     sigma: Literal["linear", "exact"]  # of the main text, or Eq 24
@@ -82,8 +82,6 @@ class Distill(Frozen):
             raise ValueError(f"distill.k = {self.k} must be a multiple of distill.k_phi = {self.k_phi}")
         if self.method == "dl" and self.sigma != "exact":
             raise ValueError("distill.method = dl needs distill.sigma = exact: Eq 28 is its only form")
-        if self.method.startswith("lcm") and self.gamma_at_1:
-            raise ValueError(f"distill.gamma_at_1 = {self.gamma_at_1}: {self.method} has gamma = 1 in every sample")
         bounds = (self.w_min, self.w_max)
         if self.method != "lcm_w" and bounds != (None, None):
             raise ValueError(f"distill.w_min, distill.w_max are lcm_w's; {self.method} is trained at distill.w alone")
