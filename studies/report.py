@@ -33,9 +33,13 @@ TRAINED = (
     ("slam-k20", "SLAM, k = 20"),
     ("lcm", "LCM, fixed w, k = 100 + ME"),
     ("slam", "SLAM, k = 100 + ME"),
+    ("slam-half", "SLAM, k = 100 + ME, gamma = 1 in half"),
+    ("lcm-k200", "LCM, k = 200 + ME"),
+    ("slam-k200", "SLAM, k = 200 + ME"),
+    ("slam-k200-coarse", "SLAM, k = 200 + ME, k_phi = 40"),
 )
 ABLATIONS = (
-    ("slam", "SLAM as it is by default: time-matched, linear sigma, Huber, uniform"),
+    ("slam", "SLAM, plain: time-matched, gamma uniform, linear sigma, Huber, uniform weight"),
     ("slam-exact", "exact sigma (Eq 24) instead of linear (App B)"),
     ("slam-gamma", "the paper's embedding of gamma"),
     ("slam-gamma-continuous", "an embedding that is continuous at gamma = 1"),
@@ -81,15 +85,19 @@ def baseline_row(
     return [[label, *(cells if len(steps) == len(STEPS) else [text for cell in cells for text in (cell, "", "")])]]
 
 
-def compare(results: Results, ours: str, theirs: str, says: str, metric: str = "fid") -> str:
-    """One line: the verdict at each step count, with the means. Empty as long as one of the two is missing."""
+def compare(results: Results, ours: str, theirs: str, says: str) -> str:
+    """Both distances of two variants at each step count, with what the seeds say; "" while one is missing."""
     if ours not in results or theirs not in results:
         return ""
-    parts = []
-    for steps in STEPS:
-        a, b = (results.values(name, metric, steps) for name in (ours, theirs))
-        parts.append(f"{steps} step{'s' * (steps > 1)} {a.mean():.2f} against {b.mean():.2f}, {verdict(a, b)}")
-    return f"* {says}: {'; '.join(parts)}.\n"
+    lines = [f"* {says}\n"]
+    for metric, label, digits, _ in METRICS[:2]:
+        parts = []
+        for steps in STEPS:
+            a, b = (results.values(name, metric, steps) for name in (ours, theirs))
+            means = f"{a.mean():.{digits}f} against {b.mean():.{digits}f}"
+            parts.append(f"{steps} step{'s' * (steps > 1)} {means}, {verdict(a, b)}")
+        lines.append(f"  * {label}: {'; '.join(parts)}.\n")
+    return "".join(lines)
 
 
 def main_tables(results: Results, study: Study) -> str:
@@ -102,7 +110,7 @@ def main_tables(results: Results, study: Study) -> str:
         for name, label in TRAINED:
             rows += student_row(results, name + suffix, label)
         rows += student_row(results, "lcm-w", "LCM told w, k = 100 + ME", w)
-        text += f"**w = {w:g}**\n\n" + table(["", *columns()], rows)
+        text += f"**w = {w:g}**\n\n" + table(["", *columns()], rows) if rows else ""
     return text
 
 
@@ -203,16 +211,20 @@ def report(study: Study, results: Results, folder: Path) -> str:
             "of the tiny teacher's judge. A number with a range is the mean over seeds (least-greatest). ME is "
             f"multiple estimation. `results.csv` has every number.\n\n{state}{head}\n",
             "## Does SLAM beat LCM at equal cost?\n\n",
-            compare(results, "slam", "lcm", "k = 100 + ME, FID of SLAM against LCM"),
-            compare(results, "slam-k20", "lcm-k20", "k = 20, FID of SLAM against LCM"),
-            compare(results, "slam-w8", "lcm-w8", "k = 100 + ME, w = 8, FID of SLAM against LCM"),
+            compare(results, "slam", "lcm", "k = 100 + ME, SLAM against LCM"),
+            compare(
+                results, "slam-half", "lcm", "k = 100 + ME, SLAM with gamma = 1 in half of the samples against LCM"
+            ),
+            compare(results, "slam-k20-half", "lcm-k20", "the same at k = 20"),
+            compare(results, "slam-k20", "lcm-k20", "k = 20, SLAM against LCM"),
+            compare(results, "slam-w8", "lcm-w8", "k = 100 + ME, w = 8, SLAM against LCM"),
             compare(results, "slam", "lcm-k20", "SLAM at k = 100 + ME against LCM at k = 20, the paper's pair"),
             "\n## Tables 1, 2a, 2c: samplers and students\n\n",
             main_tables(results, study),
             paper_tables(),
             "## Fig 2a: the skipping step\n\n",
             figure(results, folder, "skipping-step", figures.skipping_step, "FID against k"),
-            compare(results, "slam-k100-jump", "lcm-k100-jump", "k = 100 without ME, FID of SLAM against LCM"),
+            compare(results, "slam-k100-jump", "lcm-k100-jump", "k = 100 without ME, SLAM against LCM"),
             compare(results, "slam", "slam-k100-jump", "SLAM at k = 100, with ME against without"),
             "\n## Fig 2b: training\n\n",
             figure(results, folder, "training", figures.training, "FID against steps and passes"),
@@ -222,12 +234,12 @@ def report(study: Study, results: Results, folder: Path) -> str:
             figure(results, folder, "guidance", figures.guidance, "FID against CLIP score"),
             "## Table 3: direct linking\n\n",
             table_3(results),
-            compare(results, "slam", "dl", "FID of SLAM against DL"),
-            compare(results, "dl", "lcm", "FID of DL against LCM"),
+            compare(results, "slam", "dl", "SLAM against DL"),
+            compare(results, "dl", "lcm", "DL against LCM"),
             "\n## App B, and what else was tried\n\n",
             table(["", *columns()], [row for name, label in ABLATIONS for row in student_row(results, name, label)]),
             *(
-                compare(results, "slam", name, f"FID of the default against: {label}")
+                compare(results, "slam", name, f"The plain form against: {label}")
                 for name, label in ABLATIONS[1:]
                 if name.startswith("slam")
             ),
