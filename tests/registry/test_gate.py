@@ -49,8 +49,8 @@ def test_a_missing_step_count_fails():
 
 
 def test_worse_than_the_champion_by_more_than_the_tolerance_fails():
-    assert failures(good_records(10.4), champion=good_records(10.0)) == []
-    assert failures(good_records(10.6), champion=good_records(10.0)) == [
+    assert failures(good_records(11.4), champion=good_records(10.0)) == []
+    assert failures(good_records(11.6), champion=good_records(10.0)) == [
         f"fid at {steps} against the champion" for steps in ("1 step", "2 steps", "4 steps")
     ]
 
