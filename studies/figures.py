@@ -82,23 +82,23 @@ def training(results: Results, path: Path) -> bool:
 
 def error(results: Results, path: Path) -> bool:
     """Fig 2c: delta(t, k = 20)."""
-    shown = [
-        n for n in ("slam", "lcm", "slam-k20", "lcm-k20") if n in results and results.variants[n]["seeds"][0]["gap"]
-    ]
+    measured = {name for name, variant in results.variants.items() if variant["seeds"][0]["gap"]}
+    both = {"trained at k = 100 + ME": ("slam", "slam-half", "lcm"), "trained at k = 20": ("slam-k20", "lcm-k20")}
+    shown = {title: names for title, names in both.items() if measured & set(names)}
     if not shown:
         return False
-    figure, grid = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
-    for axes, suffix, title in zip(grid, ("", "-k20"), ("trained at k = 100 + ME", "trained at k = 20"), strict=True):
-        for name in (n for n in shown if n.endswith("-k20") == bool(suffix)):
-            method = name.partition("-")[0]
-            seeds = np.array([[point["delta"] for point in seed["gap"]] for seed in results.variants[name]["seeds"]])
-            t = [point["t"] for point in results.variants[name]["seeds"][0]["gap"]]
-            axes.plot(t, seeds.mean(0), color=COLOURS[method], label=method.upper())
-            axes.fill_between(t, seeds.min(0), seeds.max(0), color=COLOURS[method], alpha=0.15, lw=0)
-        axes.set(xlabel="t", title=title, yscale="log")
-        if axes.lines:
-            axes.legend(frameon=False)
-    grid[0].set_ylabel("delta(t, k = 20)")
+    figure, grid = plt.subplots(1, len(shown), figsize=(5.5 * len(shown), 3.8), layout="constrained", squeeze=False)
+    for axes, (title, names) in zip(grid[0], shown.items(), strict=True):
+        for name in (name for name in names if name in measured):
+            seeds = results.variants[name]["seeds"]
+            deltas = np.array([[point["delta"] for point in seed["gap"]] for seed in seeds])
+            t = [point["t"] for point in seeds[0]["gap"]]
+            method, half = name.partition("-")[0], name == "slam-half"
+            label = method.upper() + (", gamma = 1 in half" if half else "")
+            axes.plot(t, deltas.mean(0), color=COLOURS[method], ls=":" if half else "-", label=label)
+            axes.fill_between(t, deltas.min(0), deltas.max(0), color=COLOURS[method], alpha=0.12, lw=0)
+        axes.set(xlabel="t", ylabel="delta(t, k = 20)", title=title, yscale="log")
+        axes.legend(frameon=False)
     return save(figure, path)
 
 
