@@ -14,7 +14,7 @@ run := XDG_CACHE_HOME=$(CURDIR)/.cache $(BIN)/python -m
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## the whole life of a student on the tiny profile: table, picture, registered model; 14 minutes on two busy cores
+demo: $(STAMP) ## the whole life of a student on the tiny profile: table, picture, registered model; minutes
 	@$(run) flows.demo
 
 test: $(STAMP) ## lint, format and every test
@@ -37,7 +37,7 @@ $(STAMP): requirements.lock
 	$(pip) install --no-deps --editable .
 	@touch $@
 
-study: $(STAMP) ## the paper's tables and figures on the tiny profile, studies/REPORT.md: what of it is not there yet; QUICK=1
+study: $(STAMP) ## the paper's tables and figures on the tiny profile: runs what studies/REPORT.md lacks; QUICK=1: 20 minutes
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(run) dvc repro studies/$(if $(QUICK),quick/)dvc.yaml
 
 lock: $(STAMP) ## pin what pyproject.toml asks for, for Linux and macOS; pins that still suit it stay
