@@ -19,6 +19,7 @@ def profile(random_teacher):
         values["train"] = {
             **tiny["train"],
             "lr": 3e-4,
+            "decay": "constant",
             "steps": 6,
             "batch": 8,
             "checkpoint_every": 3,

@@ -1,6 +1,7 @@
 """The training stage for real: child processes under `accelerate launch`."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from slam.errors import SlamError
 from slam.training import checkpoint
 from slam.training.journal import read_journal
 from slam.training.loop import train
-from slam.training.plan import make_plan
+from slam.training.plan import check_unchanged, make_plan
 from slam.training.stage import train_stage
 
 STATE = ("ema.safetensors", "student.safetensors", "optimizer.safetensors")
@@ -55,7 +56,7 @@ def assert_equal_up_to_rounding(a, b):
 @pytest.mark.parametrize(
     "method",
     [
-        {},
+        {"train.decay": "linear"},
         {"distill.conditioning": "gamma", "distill.k": 100},
         {"distill.method": "lcm", "train.lora": {"rank": 2, "alpha": 2}},
         {"distill.method": "lcm_w", "distill.w_min": 2, "distill.w_max": 8},
@@ -63,10 +64,21 @@ def assert_equal_up_to_rounding(a, b):
 )
 def test_six_steps_are_three_steps_and_three_more_bit_for_bit(method, profile, latents, tmp_path):
     whole = in_process(profile(**method), latents, tmp_path / "whole")
-    in_process(profile(**method, **{"train.steps": 3}), latents, tmp_path / "parts")
-    parts = in_process(profile(**method), latents, tmp_path / "parts")
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    shutil.rmtree(parts / "checkpoints/step-000006")  # as if it had been killed after the checkpoint of step 3
+    in_process(profile(**method), latents, parts)
     assert_equal(state(whole, 6), state(parts, 6))
     assert metrics(whole) == metrics(parts)
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one_unless_its_rate_is_to_fall(profile, latents, tmp_path):
+    whole = in_process(profile(), latents, tmp_path / "whole")
+    in_process(profile(**{"train.steps": 3}), latents, tmp_path / "parts")
+    assert_equal(state(whole, 6), state(in_process(profile(), latents, tmp_path / "parts"), 6))
+    short, long = (make_plan(profile(**{"train.decay": "linear", "train.steps": n}), latents) for n in (3, 6))
+    short.write(tmp_path)
+    with pytest.raises(SlamError, match=r"train\.steps: 3 -> 6"):
+        check_unchanged(tmp_path, long)
     assert [step for step, _, _ in metrics(whole)] == [1, 2, 3, 4, 5, 6]
 
 
