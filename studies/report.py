@@ -31,6 +31,7 @@ PAPER = Path(__file__).with_name("paper.yaml")
 TRAINED = (
     ("lcm-k20", "LCM, fixed w, k = 20"),
     ("slam-k20", "SLAM, k = 20"),
+    ("slam-k20-half", "SLAM, k = 20, gamma = 1 in half: the tiny profile's"),
     ("lcm", "LCM, fixed w, k = 100 + ME"),
     ("slam", "SLAM, k = 100 + ME"),
     ("slam-half", "SLAM, k = 100 + ME, gamma = 1 in half"),

@@ -21,9 +21,11 @@ subprocess.Popen(["sleep", "301"], start_new_session=True)
 print("ready", flush=True)
 time.sleep(300)
 """
+# A shell's background job ignores Ctrl-C, and so would what the tests start in one.
 PARENT = """
-import sys
+import signal, sys
 from slam import launch
+signal.signal(signal.SIGINT, signal.default_int_handler)
 launch.GRACE = 2.0
 print(launch.run([sys.executable, "-c", sys.argv[1]]), flush=True)
 """
