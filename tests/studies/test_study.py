@@ -147,6 +147,7 @@ def test_a_study_is_run_reported_and_not_run_twice(project):
     assert len(lines) == 1 + 13 + 2 * 2 * 3 + 2 * 6 + 3 + 2 * 3
 
 
+@pytest.mark.slow
 def test_a_seed_of_another_configuration_is_measured_again(project):
     study, results = load_study(project / "study.yaml"), project / "results"
     run_variant(study, "slam-w8", results, Path("runs"))

@@ -77,6 +77,7 @@ def steps_of(changes, latents, out):
     return [(line["loss"], line["grad_norm"]) for line in read_journal(out / "journal.jsonl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_the_golden_ones(name, latents, tmp_path, request):
     """Loosely after step 1: other CPUs round otherwise, and Adam makes a step of the learning rate's size of a gradient
