@@ -14,7 +14,7 @@ run := XDG_CACHE_HOME=$(CURDIR)/.cache $(BIN)/python -m
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## the whole life of a student on the tiny profile: table, picture, registered model; minutes
+demo: $(STAMP) ## the whole life of a student on the tiny profile: table, picture, registered model; 4 minutes
 	@$(run) flows.demo
 
 test: $(STAMP) ## lint, format and every test
