@@ -37,7 +37,7 @@ $(STAMP): requirements.lock
 	$(pip) install --no-deps --editable .
 	@touch $@
 
-study: $(STAMP) ## the paper's tables and figures on the tiny profile: runs what studies/REPORT.md lacks; QUICK=1: 20 minutes
+study: $(STAMP) ## the paper's tables and figures on the tiny profile: runs what studies/REPORT.md lacks; QUICK=1: in short
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(run) dvc repro studies/$(if $(QUICK),quick/)dvc.yaml
 
 lock: $(STAMP) ## pin what pyproject.toml asks for, for Linux and macOS; pins that still suit it stay

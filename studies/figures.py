@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from slam.files import whole_file
 from studies.results import Results
 
-COLOURS = {"slam": "#1f5fbf", "lcm": "#d9730d", "dl": "#2a8a4a"}
+COLOURS = {"slam": "#1f5fbf", "lcm": "#d9730d"}
 STEPS = (1, 2, 4)
 SKIPS = (20, 40, 60, 80, 100)
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 from slam import paths
-from slam.config import Profile
 from slam.errors import SlamError
 from slam.files import read_json, write_json
 from slam.training.loop import train
-from slam.training.plan import make_plan
+from slam.training.plan import Plan, make_plan
 from studies.exam import Exam
 from studies.variants import Study, Variant, load_study, passes, profile_of
 
@@ -35,17 +34,17 @@ def run_variant(study: Study, name: str, results: Path, runs: Path) -> None:
     seeds = []
     for seed in range(variant.seeds or study.seeds):
         profile = profile_of(study, name, seed)
-        fingerprint = f"{make_plan(profile, paths.LATENTS).fingerprint[:16]}-{exam.protocol}"
-        entry = known.get(fingerprint) or run_seed(profile, variant, exam, runs / name / f"seed-{seed}", results / name)
+        plan = make_plan(profile, paths.LATENTS)
+        fingerprint = f"{plan.fingerprint[:16]}-{exam.protocol}"
+        entry = known.get(fingerprint) or run_seed(plan, variant, exam, runs / name / f"seed-{seed}", results / name)
         seeds.append({"seed": seed, "fingerprint": fingerprint, **entry})
         common = {"variant": name, "distill": profile.distill.model_dump(), "train": profile.train.model_dump()}
         cost = {"passes": passes(profile.distill) * profile.train.steps, "samples": study.samples}
         write_json(file, {**common, **cost, "seeds": seeds})
 
 
-def run_seed(profile: Profile, variant: Variant, exam: Exam, folder: Path, strip: Path) -> dict:
+def run_seed(plan: Plan, variant: Variant, exam: Exam, folder: Path, strip: Path) -> dict:
     """Trained to the end and measured. The weights are kept in `folder` until then."""
-    plan = make_plan(profile, paths.LATENTS)
     old = folder / "plan.json"
     if old.exists() and read_json(old, "studies.run")["fingerprint"] != plan.fingerprint:
         shutil.rmtree(folder)
@@ -56,7 +55,7 @@ def run_seed(profile: Profile, variant: Variant, exam: Exam, folder: Path, strip
     if code:
         raise SlamError("stopped; the same command goes on from here", code)
     took = {"seconds": round(time.perf_counter() - begin, 1), "cpu_seconds": round(cpu_seconds() - cpu, 1)}
-    measured = exam.take(plan, variant, folder, strip if profile.train.seed == 0 else None)
+    measured = exam.take(plan, variant, folder, strip if plan.train.seed == 0 else None)
     shutil.rmtree(folder / "checkpoints")
     return {**took, **measured}
 

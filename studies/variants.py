@@ -50,7 +50,7 @@ def load_study(path: Path) -> Study:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SlamError(f"{path} does not exist: expected a study, such as studies/full/study.yaml") from None
+        raise SlamError(f"{path} does not exist: expected a study, such as studies/study.yaml") from None
     except yaml.YAMLError as error:
         raise SlamError(f"{path}: expected YAML, found {error}") from None
     study = parse(values, str(path), Study)

@@ -17,12 +17,13 @@ from slam.errors import SlamError
 from slam.evaluation.features import FeatureNetwork, load_features, rows
 from slam.evaluation.frechet import Moments, frechet_distance, moments
 from slam.evaluation.generate import PRECISIONS, generate
-from slam.files import read_json, verify, write_json
+from slam.files import verify, write_json
 from slam.models.diffusion import LatentDiffusion, load
 from slam.models.embedding import PROJECTION, embedding_of
 from slam.models.export import export
 from slam.models.student import load_weights, make_student, trained
 from slam.progress import batches
+from slam.training import checkpoint
 from slam.training.plan import Plan, read_plan
 
 MADE_BY = "slam train"
@@ -86,7 +87,7 @@ def select_stage(
 
 def find_checkpoints(train: Path) -> list[Path]:
     """The checkpoint folders by step, whole ones only: a folder without a manifest was never finished."""
-    folders = sorted(file.parent for file in (train / "checkpoints").glob("step-*/manifest.json"))
+    folders = checkpoint.checkpoints(train / "checkpoints")
     if not folders:
         raise SlamError(f"{train / 'checkpoints'}: expected checkpoints step-*/, found none; run `{MADE_BY}` first")
     return folders
@@ -99,9 +100,9 @@ def with_student(teacher: LatentDiffusion, plan: Plan) -> LatentDiffusion:
     return replace(teacher, unet=unet)
 
 
-def take(model: LatentDiffusion, checkpoint: Path) -> None:
-    """Put the checkpoint's weights in `model`'s U-Net."""
-    weights = read_weights(checkpoint)
+def take(model: LatentDiffusion, folder: Path) -> None:
+    """Put a checkpoint's weights in `model`'s U-Net."""
+    weights = read_weights(folder)
     if not model.told_w:
         weights.pop(PROJECTION, None)  # of gamma: at gamma = 1, where a student samples, its input is zero
     load_weights(model.unet, weights, trained(model.unet))
@@ -109,7 +110,7 @@ def take(model: LatentDiffusion, checkpoint: Path) -> None:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The target network of a checkpoint, verified."""
-    manifest = read_json(folder / "manifest.json", MADE_BY)
+    manifest = checkpoint.read_manifest(folder)
     verify(folder / WEIGHTS, manifest["files"][WEIGHTS]["sha256"], MADE_BY)
     return load_file(folder / WEIGHTS)
 

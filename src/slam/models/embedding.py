@@ -26,7 +26,7 @@ def sinusoids(x: Tensor, count: int = FEATURES) -> Tensor:
 
 
 def gamma_features(gamma: Tensor) -> Tensor:
-    """The paper's embedding: sinusoids of gamma, set to 0 where gamma = 1 (end of Sec 4.3), and nowhere near it."""
+    """The paper's embedding: sinusoids of gamma, set to 0 where gamma = 1 (below Eq 19), and nowhere near it."""
     return torch.where((gamma == 1)[:, None], 0.0, sinusoids(gamma))
 
 
