@@ -5,13 +5,14 @@ import torch
 from diffusers import DiffusionPipeline, LatentConsistencyModelPipeline, LCMScheduler, StableDiffusionPipeline
 
 from slam.config import Lora
+from slam.core.paths import direct_linking, sub_path_exact, sub_path_linear
 from slam.core.sample import sample
 from slam.errors import SlamError
 from slam.evaluation.samplers import sample as sampled
 from slam.models.diffusion import LAYOUT, load
 from slam.models.embedding import EMBEDDINGS, PROJECTION, continuous_gamma_features, gamma_features, sinusoids
 from slam.models.export import export
-from slam.models.predictor import NoisePredictor, check_prediction, schedule_of
+from slam.models.predictor import NoisePredictor, check_prediction, marginal_of, schedule_of
 from slam.models.student import load_weights, make_student
 from slam.models.student import trained as trained_weights
 
@@ -191,26 +192,31 @@ def test_weights_of_another_network_are_refused(model):
         load_weights(student, weights, trained_weights(student))
 
 
-def test_v_prediction_becomes_eps(model, inputs):
-    """v = alpha eps - sigma z_0 of a known eps and z_0 gives that eps back."""
+PATHS = {"linear": sub_path_linear, "exact": sub_path_exact, "direct linking": direct_linking}
+
+
+@pytest.mark.parametrize("gamma", [None, 0.0, 0.3, 1.0])
+@pytest.mark.parametrize("path", PATHS)
+def test_v_of_the_point_at_unit_variance_becomes_its_eps(path, gamma, model, inputs):
+    """A network that knows z_0 and eps answers v = (alpha eps - sigma z_0) / n at the point alpha z_0 + sigma eps."""
     z0, t, c = inputs
     eps, schedule = torch.randn_like(z0), schedule_of(model.scheduler, model.name)
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    gamma = None if gamma is None else torch.full((3,), gamma)
+    _, alpha, sigma = PATHS[path](z0, z0, (t - 100).clamp(min=0), t, gamma, schedule)
+    v = (alpha * eps - sigma * z0) / (alpha**2 + sigma**2).sqrt()
 
     class Oracle(torch.nn.Module):
         def forward(self, z, t, encoder_hidden_states, timestep_cond=None):
-            return type("Output", (), {"sample": alpha * eps - sigma * z0})
+            return type("Output", (), {"sample": v})
 
-    net = NoisePredictor(Oracle(), "v_prediction", schedule)
-    assert torch.allclose(net(alpha * z0 + sigma * eps, t, c), eps, atol=1e-4)
+    net = NoisePredictor(Oracle(), "v_prediction", schedule, marginal=marginal_of(PATHS[path], 100, schedule))
+    assert torch.allclose(net(alpha * z0 + sigma * eps, t, c, gamma), eps, atol=1e-4)
 
 
 def test_predictions_that_cannot_be_read_are_refused():
     with pytest.raises(SlamError, match="prediction_type = 'sample'"):
-        check_prediction("sample", "teacher", "gamma")
-    with pytest.raises(SlamError, match="time-matched"):
-        check_prediction("v_prediction", "teacher", "gamma")
-    check_prediction("v_prediction", "teacher", "none")
+        check_prediction("sample", "teacher")
+    check_prediction("v_prediction", "teacher")
 
 
 def test_a_folder_without_a_part_is_refused_by_its_name(random_teacher, tmp_path):

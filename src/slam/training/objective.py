@@ -10,7 +10,7 @@ from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS, WEIGHTINGS
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
 from slam.models.embedding import embedding_of
-from slam.models.predictor import NoisePredictor, check_prediction, schedule_of
+from slam.models.predictor import NoisePredictor, check_prediction, marginal_of, schedule_of
 from slam.models.student import make_student
 from slam.training.plan import Plan
 from slam.training.step import Objective
@@ -24,18 +24,18 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
     distill, prediction = plan.distill, model.scheduler.config.prediction_type
     method = METHODS[distill.method]
     embedding = embedding_of(distill.method, distill.conditioning)
-    check_prediction(prediction, plan.teacher, embedding)
+    check_prediction(prediction, plan.teacher)
     schedule = schedule_of(model.scheduler, plan.teacher).to(model.unet.device)
     if distill.k > schedule.T:
         raise SlamError(f"distill.k = {distill.k} must be at most the number of times of {plan.teacher}, {schedule.T}")
-    distance = DISTANCES[distill.distance]
+    distance, path = DISTANCES[distill.distance], method.paths[distill.sigma]
     with torch.no_grad():
         null = model.embed([""])
     objective = Objective(
         teacher=NoisePredictor(model.unet, prediction, schedule),
         embed=model.embed_tokens,
         null=null,
-        path=method.paths[distill.sigma],
+        path=path,
         condition=CONDITIONINGS[distill.conditioning],
         distance=partial(distance, c=distill.huber_c) if distill.distance.startswith("huber") else distance,
         weight=WEIGHTINGS[distill.weighting],
@@ -44,4 +44,5 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
         clip=plan.train.clip,
     )
     student = make_student(model.unet, embedding, plan.train.lora, plan.train.seed)
-    return objective, NoisePredictor(student, prediction, schedule, embedding)
+    marginal = marginal_of(path, distill.k, schedule)
+    return objective, NoisePredictor(student, prediction, schedule, embedding, marginal)
