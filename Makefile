@@ -38,7 +38,7 @@ $(STAMP): requirements.lock
 	@touch $@
 
 study: $(STAMP) ## the paper's tables and figures on the tiny profile: runs what studies/REPORT.md lacks; QUICK=1: in short
-	@PATH=$(CURDIR)/$(BIN):$$PATH $(run) dvc repro studies/$(if $(QUICK),quick/)dvc.yaml
+	@PATH=$(CURDIR)/$(BIN):$$PATH $(run) studies.all studies$(if $(QUICK),/quick)
 
 lock: $(STAMP) ## pin what pyproject.toml asks for, for Linux and macOS; pins that still suit it stay
 	$(pip) install uv

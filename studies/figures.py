@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -15,40 +16,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from slam.files import whole_file
 from studies.results import Results
+from studies.tables import STEPS
 
 COLOURS = {"slam": "#1f5fbf", "lcm": "#d9730d"}
-STEPS = (1, 2, 4)
+DISTANCES = (("fid", "FID"), ("to_teacher", "distance to the teacher"))
 SKIPS = (20, 40, 60, 80, 100)
 plt.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 
 
 def skipping_step(results: Results, path: Path) -> bool:
-    """Fig 2a: FID against k, with and without multiple estimation."""
-
-    def draw(axes, steps):
-        for method in ("slam", "lcm"):
-            for style, suffix, label in (("-o", "", "with ME"), ("--s", "-jump", "without ME")):
+    """Fig 2a: both distances against k, with and without multiple estimation."""
+    if not any(variant_of("slam", k, "") in results for k in SKIPS):
+        return False
+    figure, grid = panels()
+    for (metric, _), row in zip(DISTANCES, grid, strict=True):
+        for axes, steps in zip(row, STEPS, strict=True):
+            for method, (style, suffix, label) in product(
+                COLOURS, (("-o", "", "with ME"), ("--s", "-jump", "without"))
+            ):
                 names = {k: variant_of(method, k, suffix) for k in SKIPS}
                 shown = [k for k in SKIPS if names[k] in results]
-                if not shown:
-                    continue
-                spreads = [results.spread(names[k], "fid", steps) for k in shown]
+                spreads = [results.spread(names[k], metric, steps) for k in shown]
                 means = [s.mean for s in spreads]
                 errors = [[s.mean - s.low for s in spreads], [s.high - s.mean for s in spreads]]
-                axes.errorbar(
-                    shown,
-                    means,
-                    errors,
-                    fmt=style,
-                    ms=4,
-                    capsize=3,
-                    color=COLOURS[method],
-                    label=f"{method.upper()} {label}",
-                )
-        axes.set_xticks(SKIPS)
-        axes.set_xlabel("skipping step k")
-
-    return panels(draw, path, results, [variant_of("slam", k, "") for k in SKIPS])
+                look = {"ms": 4, "capsize": 3, "color": COLOURS[method], "label": f"{method.upper()} {label}"}
+                if shown:
+                    axes.errorbar(shown, means, errors, fmt=style, **look)
+            axes.set(xlabel="skipping step k", xticks=SKIPS)
+    return save(figure, path)
 
 
 def variant_of(method: str, k: int, suffix: str) -> str:
@@ -56,27 +51,26 @@ def variant_of(method: str, k: int, suffix: str) -> str:
     return f"{method}-k20" if k == 20 else method if (k, suffix) == (100, "") else f"{method}-k{k}{suffix}"
 
 
-def training(results: Results, path: Path) -> bool:
-    """Fig 2b: FID against training steps, evaluations of the teacher, and time."""
+def training(results: Results, path: Path, metric: str) -> bool:
+    """Fig 2b: a distance against training steps, evaluations of the teacher, and time."""
     shown = [name for name in ("slam", "lcm", "slam-k20", "lcm-k20") if name in results]
     if not shown:
         return False
-    figure, grid = plt.subplots(3, len(STEPS), figsize=(12, 9.6), layout="constrained")
-    for row, unit in enumerate(("training steps", "evaluations of the teacher per row of the batch", "CPU seconds")):
-        for axes, steps in zip(grid[row], STEPS, strict=True):
+    units = ("training steps", "evaluations of the teacher per row of the batch", "CPU seconds")
+    figure, grid = panels([dict(DISTANCES)[metric]] * len(units))
+    for unit, row in enumerate(grid):
+        for axes, steps in zip(row, STEPS, strict=True):
             for name in shown:
-                at, values = results.curve(name, "fid", steps)
+                at, values = results.curve(name, metric, steps)
                 cost = results.cost(name)
-                a_step = (1, cost["passes"] / cost["steps"] - 4, cost["cpu"] / cost["steps"])[row]
+                a_step = (1, cost["passes"] / cost["steps"] - 4, cost["cpu"] / cost["steps"])[unit]
                 method, _, k = name.partition("-")
                 style = {"color": COLOURS[method], "ls": "--" if k else "-", "marker": "o", "ms": 3}
                 label = f"{method.upper()} {'k = 20' if k else 'k = 100 + ME'}"
                 axes.plot(np.array(at) * a_step, values.mean(0), label=label, **style)
                 band = {"color": COLOURS[method], "alpha": 0.12, "lw": 0}
                 axes.fill_between(np.array(at) * a_step, values.min(0), values.max(0), **band)
-            axes.set(xlabel=unit, title=f"{steps} step{'s' * (steps > 1)}")
-        grid[row][0].set_ylabel("FID")
-    grid[0][-1].legend(frameon=False)
+            axes.set(xlabel=units[unit])
     return save(figure, path)
 
 
@@ -103,38 +97,41 @@ def error(results: Results, path: Path) -> bool:
 
 
 def guidance(results: Results, path: Path) -> bool:
-    """Fig 3: FID against CLIP score as w goes through 3, 5, 8, 12."""
+    """Fig 3: both distances against CLIP score as w goes through 3, 5, 8, 12."""
     names = {w: "" if w == 5 else f"-w{w}" for w in (3, 5, 8, 12)}
-
-    def draw(axes, steps):
-        for method in ("slam", "lcm"):
-            scales = [w for w in names if method + names[w] in results]
-            x, y = (
-                [results.spread(method + names[w], metric, steps).mean for w in scales]
-                for metric in ("clip_score", "fid")
-            )
-            axes.plot(x, y, "-o", ms=4, color=COLOURS[method], label=method.upper())
-            for w, a, b in zip(scales, x, y, strict=True):
-                axes.annotate(f"w = {w}", (a, b), xytext=(5, 4), textcoords="offset points", fontsize=8)
-        axes.set_xlabel("CLIP score")
-
-    return panels(draw, path, results, ["slam-w3", "slam-w8", "slam-w12"])
-
-
-def panels(draw: Callable, path: Path, results: Results, needs: list[str]) -> bool:
-    """One panel a step count, FID upwards."""
-    if not any(name in results for name in needs):
+    if not any(f"slam{names[w]}" in results for w in (3, 8, 12)):
         return False
-    figure, grid = plt.subplots(1, len(STEPS), figsize=(12, 3.8), layout="constrained")
-    for axes, steps in zip(grid, STEPS, strict=True):
-        draw(axes, steps)
-        axes.set_title(f"{steps} step{'s' * (steps > 1)}")
-    grid[0].set_ylabel("FID")
-    grid[-1].legend(frameon=False)
+    figure, grid = panels()
+    for (metric, _), row in zip(DISTANCES, grid, strict=True):
+        for axes, steps in zip(row, STEPS, strict=True):
+            for method in COLOURS:
+                scales = [w for w in names if method + names[w] in results]
+                x, y = (
+                    [results.spread(method + names[w], what, steps).mean for w in scales]
+                    for what in ("clip_score", metric)
+                )
+                axes.plot(x, y, "-o", ms=4, color=COLOURS[method], label=method.upper())
+                for w, a, b in zip(scales, x, y, strict=True):
+                    axes.annotate(f"w = {w}", (a, b), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            axes.set(xlabel="CLIP score")
     return save(figure, path)
 
 
+def panels(labels: Sequence[str] = tuple(label for _, label in DISTANCES)) -> tuple:
+    """A figure and its axes: a row for each of `labels`, of its y axes, and a column for each step count."""
+    figure, grid = plt.subplots(len(labels), len(STEPS), figsize=(12, 3.2 * len(labels)), layout="constrained")
+    for axes, steps in zip(grid[0], STEPS, strict=True):
+        axes.set_title(f"{steps} step{'s' * (steps > 1)}")
+    for label, row in zip(labels, grid, strict=True):
+        row[0].set_ylabel(label)
+    return figure, grid
+
+
 def save(figure, path: Path) -> bool:
+    """Write the figure, with one legend for all of its panels below them."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(figure.axes) > 2:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
     plt.close(figure)

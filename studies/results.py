@@ -19,6 +19,9 @@ class Spread(NamedTuple):
     high: float
     seeds: int
 
+    def scaled(self, factor: float) -> Spread:
+        return Spread(factor * self.mean, factor * self.low, factor * self.high, self.seeds)
+
     def text(self, digits: int = 2) -> str:
         if self.seeds == 1:
             return f"{self.mean:.{digits}f}"

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,31 +36,37 @@ def run(command: list[str], on_line: Callable[[str], None] | None = None, env: M
     SIGKILL to what is left of it after GRACE seconds, and goes on as that exception. If this process is killed
     outright, the tree gets the same.
     """
-    environment = {**os.environ, **(env or {})}
-    if on_line:
-        environment["PYTHONUNBUFFERED"] = "1"  # a pipe makes Python hold lines back
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if on_line else {}
-    with _sigterm_raises(), _warden() as watch:
+    if not on_line:
+        with sigterm_raises(), started(command, env) as child:
+            return child.wait()
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    unbuffered = {**(env or {}), "PYTHONUNBUFFERED": "1"}  # a pipe makes Python hold lines back
+    # text: universal newlines, \r ends a line too
+    with sigterm_raises(), started(command, unbuffered, text=True, **pipe) as child:
+        for line in child.stdout:
+            if line.strip():
+                on_line(line.rstrip())
+        return child.wait()
+
+
+@contextmanager
+def started(command: list[str], env: Mapping[str, str] | None = None, **popen: Any) -> Iterator[subprocess.Popen]:
+    """Yields `command` running, the leader of a session of its own, with `env` added to this process's variables.
+
+    A block that ends or raises before the child has ended stops its whole tree, as `run` does. `popen` holds further
+    arguments of `subprocess.Popen`.
+    """
+    with _warden() as watch:
         child = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,  # universal newlines: \r ends a line too
-            encoding="utf-8",
-            errors="replace",
-            **output,
+            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, start_new_session=True, **popen
         )
         try:
             watch(child.pid)
-            for line in child.stdout if on_line else ():
-                if line.strip():
-                    on_line(line.rstrip())
-            return child.wait()
-        except BaseException:
-            stop_tree(psutil.Process(child.pid))
+            yield child
+        finally:
+            if child.poll() is None:
+                stop_tree(psutil.Process(child.pid))
             child.wait()
-            raise
 
 
 def accelerate_launch(module: str, arguments: list[str], processes: int = 1, precision: str = "fp32") -> int:
@@ -94,7 +101,7 @@ def accelerate_launch(module: str, arguments: list[str], processes: int = 1, pre
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """SIGTERM raises SystemExit(143) here, as Ctrl-C raises KeyboardInterrupt, unless someone else handles it."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours:

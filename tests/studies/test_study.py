@@ -140,11 +140,11 @@ def test_a_study_is_run_reported_and_not_run_twice(project):
     text = (project / "REPORT.md").read_text()
     assert "Not run yet: lcm, slam-k20." in text
     assert "LCM told w" in text and "teacher, DDIM 50 steps" in text
-    for name in ("training", "error", "guidance", "pictures"):
+    for name in ("training-fid", "training-to_teacher", "error", "guidance", "pictures"):
         assert (project / f"figures/{name}.png").stat().st_size > 1000
     # One line for each row of each curve, and the baselines'
     lines = (project / "results.csv").read_text().splitlines()
-    assert len(lines) == 1 + 13 + 2 * 2 * 3 + 2 * 6 + 3 + 2 * 3
+    assert len(lines) == 1 + 13 + 2 * 2 * 3 + 2 * 6 + 3 + 3
 
 
 @pytest.mark.slow
