@@ -16,14 +16,16 @@ from pathlib import Path
 from slam.errors import SlamError
 from slam.launch import run, sigterm_raises, started
 from slam.progress import progress
+from studies.command import command
 from studies.variants import load_study
 
 REPRO = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet"]
 LOGS = Path("runs")
 
 
-def run_all(folder: Path) -> None:
+def run_all(name: str) -> None:
     """Raises `SlamError` naming the parts that failed, when all others are done and reported."""
+    folder = Path(name)
     parts = [*(f"variant@{name}" for name in load_study(folder / "study.yaml").variants), "baselines"]
     if run([*REPRO, "encode"]):  # once, before two parts want to make the pictures at the same time
         raise SlamError("the pictures were not made: see above")
@@ -82,10 +84,4 @@ def cores() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        run_all(Path(sys.argv[1]))
-    except SlamError as error:
-        print(f"study: {error}", file=sys.stderr)
-        sys.exit(error.code)
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+    command(run_all, "FOLDER")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from slam.errors import SlamError
 from slam.files import read_json, write_json
+from studies.command import command
 from studies.exam import PICTURES, Exam, write_strip
 from studies.variants import load_study, profile_of
 
 
-def run_baselines(folder: Path) -> None:
+def run_baselines(name: str) -> None:
     """Writes FOLDER/results/baselines.json, and the pictures of each sampler and guidance scale beside it."""
+    folder = Path(name)
     study, results = load_study(folder / "study.yaml"), folder / "results"
     exam, ask = Exam(profile_of(study)), study.baselines
     file = results / "baselines.json"
@@ -36,8 +36,4 @@ def key(row: dict) -> tuple:
 
 
 if __name__ == "__main__":
-    try:
-        run_baselines(Path(sys.argv[1]))
-    except SlamError as error:
-        print(f"study: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    command(run_baselines, "FOLDER")

@@ -6,16 +6,15 @@ sentence about which is better is made from the numbers by `results.verdict`.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
 import yaml
 
-from slam.errors import SlamError
 from slam.files import whole_file
 from slam.registry.track import log_report
 from studies import figures
+from studies.command import command
 from studies.results import Results
 from studies.tables import STEPS, best, compare, student, table, tables, training_free, write_csv
 from studies.variants import Study, load_study, profile_of
@@ -218,7 +217,8 @@ def report(study: Study, results: Results, folder: Path) -> str:
     )
 
 
-def main(folder: Path) -> None:
+def main(name: str) -> None:
+    folder = Path(name)
     study, results = load_study(folder / "study.yaml"), Results(folder / "results")
     text = report(study, results, folder)
     with whole_file(folder / "REPORT.md") as partial:
@@ -232,8 +232,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except SlamError as error:
-        print(f"study: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    command(main, "FOLDER")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from slam.errors import SlamError
 from slam.files import read_json, write_json
 from slam.training.loop import train
 from slam.training.plan import Plan, make_plan
+from studies.command import command
 from studies.exam import Exam
 from studies.variants import Study, Variant, load_study, passes, profile_of
 
@@ -72,10 +72,4 @@ def main(folder: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except SlamError as error:
-        print(f"study: {error}", file=sys.stderr)
-        sys.exit(error.code)
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+    command(main, "FOLDER", "NAME")

@@ -77,6 +77,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one_unless_its_rate_is_to_fall(prof
     assert_equal(state(whole, 6), state(in_process(profile(), latents, tmp_path / "parts"), 6))
     short, long = (make_plan(profile(**{"train.decay": "linear", "train.steps": n}), latents) for n in (3, 6))
     short.write(tmp_path)
+    (tmp_path / "checkpoints/step-000003").mkdir(parents=True)
     with pytest.raises(SlamError, match=r"train\.steps: 3 -> 6"):
         check_unchanged(tmp_path, long)
     assert [step for step, _, _ in metrics(whole)] == [1, 2, 3, 4, 5, 6]
@@ -147,6 +148,13 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_lost(p
     with pytest.raises(SlamError, match=r"train\.lr: 0\.0003 -> 0\.001"):
         train_stage(profile(**{"train.lr": 1e-3}), latents, out)
     assert [path for path in sorted(out.rglob("*")) if path.name != "lock"] == files
+
+
+def test_a_plan_that_was_refused_before_its_first_checkpoint_stands_in_nobodys_way(profile, latents, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(SlamError, match=r"distill\.k = 2000 must be at most"):
+        in_process(profile(**{"distill.k": 2000}), latents, out)
+    check_unchanged(out, make_plan(profile(), latents))  # says nothing
 
 
 @pytest.mark.slow

@@ -64,8 +64,8 @@ def read_plan(folder: Path) -> Plan:
 
 
 def check_unchanged(folder: Path, plan: Plan) -> None:
-    """Raises `SlamError` with the difference when `folder` holds a run of another plan."""
-    if not (folder / "plan.json").exists():
+    """Raises `SlamError` with the difference when `folder` holds a run of another plan that has trained something."""
+    if not (folder / "plan.json").exists() or not any(folder.glob("checkpoints/step-*")):
         return
     before, now = _flat(read_plan(folder).identity), _flat(plan.identity)
     changes = [f"  {key}: {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now.get(key)]

@@ -34,7 +34,10 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
         plan.write(out)
         code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes, plan.train.precision)
     if code:
-        raise SlamError(f"training ended with exit code {code}; run the same command again to go on", code)
+        raise SlamError(
+            f"training ended with exit code {code}, as told above; the same command goes on from the newest checkpoint",
+            code,
+        )
     journal = read_journal(out / "journal.jsonl")
     kept = checkpoint.checkpoints(out / "checkpoints")
     return {"steps": journal[-1]["step"], "loss": journal[-1]["loss"], "checkpoints": len(kept)}
