@@ -151,8 +151,8 @@ def report(study: Study, results: Results, folder: Path) -> str:
             f"costs {study.budget:,} passes of the U-Net per row of the batch, at most; its last network is measured "
             f"on {study.samples:,} captions, all with the same noise. FID is the Frechet distance in the features of "
             "the tiny teacher's judge. A number with a range is the mean over seeds (least-greatest); one without is "
-            "of one seed, and carries no claim. ME is multiple estimation; passes and CPU s are what one training took."
-            f" `results.csv` has every number.\n\n{state}{head}\n",
+            "of one seed. Claims rest on three or more. ME is multiple estimation; passes and CPU s are what one "
+            f"training took. `results.csv` has every number.\n\n{state}{head}\n",
             "## Does SLAM beat LCM at equal cost?\n\n",
             compare(
                 results,

@@ -10,6 +10,8 @@ import numpy as np
 
 from slam.files import read_json
 
+ENOUGH = 3  # seeds on which a claim may rest
+
 
 class Spread(NamedTuple):
     """A number over seeds."""
@@ -76,9 +78,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def verdict(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """What two sets of seeds say of which is lower: only ranges that do not meet separate them."""
-    if min(len(ours), len(theirs)) < 2:
-        return "one seed: no claim"
+    """What two sets of seeds say of which is lower: only ranges of three or more that do not meet separate them."""
+    if min(len(ours), len(theirs)) < ENOUGH:
+        return "too few seeds for a claim"
     if ours.max() < theirs.min():
         return "lower on every seed"
     if ours.min() > theirs.max():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slam.files import whole_file
-from studies.results import Results, Spread, spread, verdict
+from studies.results import ENOUGH, Results, Spread, spread, verdict
 
 STEPS = (1, 2, 4)
 
@@ -94,13 +94,13 @@ def compare(results: Results, ours: str, theirs: str, says: str) -> str:
 
 
 def best(results: Results, names: dict[str, str], against: str) -> list[str]:
-    """For each distance and step count the variant of least mean, among those of `names` (name -> label) with more than
-    one seed, and what the seeds say of it against the variant `against`. [] while that was not run."""
+    """For each distance and step count the variant of least mean, among those of `names` (name -> label) with enough
+    seeds, and what the seeds say of it against the variant `against`. [] while that was not run."""
     cells = []
     for metric in DISTANCES:
         for n in STEPS:
             values = {name: results.values(name, metric.key, n) for name in names if name in results}
-            values = {name: found for name, found in values.items() if len(found) > 1}
+            values = {name: found for name, found in values.items() if len(found) >= ENOUGH}
             if against not in values:
                 return []
             least = min(values, key=lambda name: values[name].mean())

@@ -51,9 +51,9 @@ def test_both_dvc_files_have_the_same_stages():
     ("ours", "theirs", "says"),
     [
         ([1.0, 2.0, 3.0], [3.1, 4.0, 5.0], "lower on every seed"),
-        ([3.1, 4.0], [1.0, 3.0], "higher on every seed"),
-        ([1.0, 3.0], [2.0, 4.0], "not separated: the seeds' ranges meet"),
-        ([1.0], [2.0], "one seed: no claim"),
+        ([3.1, 4.0, 3.5], [1.0, 3.0, 2.0], "higher on every seed"),
+        ([1.0, 3.0, 2.0], [2.0, 4.0, 3.0], "not separated: the seeds' ranges meet"),
+        ([1.0, 1.1], [2.0, 2.1], "too few seeds for a claim"),
     ],
 )
 def test_only_ranges_that_do_not_meet_carry_a_claim(ours, theirs, says):
