@@ -28,10 +28,6 @@ TRAINED = (
     ("lcm", "LCM, fixed w, k = 100 + ME"),
     ("slam", "SLAM, k = 100 + ME"),
     ("slam-half", "SLAM, k = 100 + ME, gamma = 1 in half"),
-    ("lcm-k200", "LCM, k = 200 + ME"),
-    ("lcm-k200-coarse", "LCM, k = 200 + ME, k_phi = 40"),
-    ("slam-k200", "SLAM, k = 200 + ME"),
-    ("slam-k200-coarse", "SLAM, k = 200 + ME, k_phi = 40"),
 )
 # Plain SLAM is time-matched, with gamma ~ U[0, 1), linear sigma, Huber, the same weight for every t.
 CHOICES = {
