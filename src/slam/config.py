@@ -113,6 +113,7 @@ class Train(Frozen):
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(10.0, gt=0)  # L2 norm of the gradient
+    skips: Positive = 10  # steps in a row whose gradient is not finite, after which training stops
     lora: Lora | None = None  # all weights by default
     warmup: int = Field(0, ge=0)  # steps, from 0 to lr
     decay: Literal["constant", "linear"] = "constant"  # of lr after the warm-up; linear: to 0 at `steps`

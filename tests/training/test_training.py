@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 
 import pytest
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load
 
 from slam.errors import SlamError
 from slam.training import checkpoint
@@ -176,18 +177,46 @@ def test_a_second_run_on_a_folder_is_refused(profile, latents, tmp_path):
             train_stage(profile(), latents, out)
 
 
-def test_a_gradient_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoints(profile, latents, tmp_path):
-    out = in_process(profile(), latents, tmp_path / "run")
-    good = checkpoint.newest_whole(out / "checkpoints")
-    student = load_file(good / "student.safetensors")
-    student["conv_in.bias"][0] = float("nan")
-    save_file(student, good / "student.safetensors")
-    manifest = json.loads((good / "manifest.json").read_text())
-    manifest["files"]["student.safetensors"] = checkpoint._entry(good / "student.safetensors")
-    (good / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(SlamError, match="step 6: the gradient's norm is nan"):
-        in_process(profile(**{"train.steps": 9}), latents, out)
-    assert checkpoint.newest_whole(out / "checkpoints") == good
+def poisoned(step_of_call, monkeypatch):
+    """From now on the latents of training steps for which `step_of_call(calls so far)` holds are NaN."""
+    import slam.training.loop as loop
+
+    true, calls = loop.train_step, count()
+
+    def step(objective, accelerator, student, target, optimizer, batches):
+        if step_of_call(next(calls)):
+            batches = [batch._replace(latents=batch.latents * float("nan")) for batch in batches]
+        return true(objective, accelerator, student, target, optimizer, batches)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(profile, latents, tmp_path, monkeypatch):
+    """What it leaves is what was there, bit for bit; the run goes on."""
+    out = in_process(profile(**{"train.steps": 3}), latents, tmp_path / "run")
+    before = state(out, 3)
+    poisoned(lambda call: call == 0, monkeypatch)
+    in_process(profile(**{"train.steps": 4}), latents, out)
+    assert_equal(state(out, 4), before)
+    in_process(profile(), latents, out)
+    lines = read_journal(out / "journal.jsonl")
+    assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 0, 0]
+    assert lines[3]["loss"] is None and lines[3]["grad_norm"] is None
+    assert all(torch.isfinite(value).all() for part in state(out, 6).values() for value in part.values())
+    assert not torch.equal(*(s["student.safetensors"]["conv_in.bias"] for s in (before, state(out, 6))))
+
+
+def test_many_steps_in_a_row_that_are_not_finite_stop_the_run_at_the_last_good_weights(
+    profile, latents, tmp_path, monkeypatch
+):
+    out = in_process(profile(**{"train.steps": 3}), latents, tmp_path / "run")
+    before = state(out, 3)
+    poisoned(lambda call: call >= 1, monkeypatch)
+    with pytest.raises(SlamError, match=r"step 6: the gradient of the last 2 steps .* train\.lr, now 0\.0003"):
+        in_process(profile(**{"train.steps": 9, "train.skips": 2, "train.log_every": 1}), latents, out)
+    assert checkpoint.newest_whole(out / "checkpoints").name == "step-000003"
+    assert_equal(state(out, 3), before)
+    assert [line["skipped"] for line in read_journal(out / "journal.jsonl")] == [0, 0, 0, 0, 1, 1]
 
 
 def test_only_the_newest_checkpoints_keep_what_resuming_needs(profile, latents, tmp_path):

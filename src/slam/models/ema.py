@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
-def ema_update(average: nn.Module, module: nn.Module, mu: float) -> None:
-    """average <- mu average + (1 - mu) module, in a few fused calls (Algorithm 1's last line). Frozen parameters, the
-    base of adapters, are the same in both."""
+def ema_update(average: nn.Module, module: nn.Module, weight: Tensor) -> None:
+    """average <- (1 - weight) average + weight module, in a few fused calls: Algorithm 1's last line, where the number
+    `weight` is 1 - mu. At 0 the average keeps its bits. Frozen parameters, the base of adapters, are the same in both.
+    """
     pairs = [pair for pair in zip(average.parameters(), module.parameters(), strict=True) if pair[1].requires_grad]
-    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1 - mu)
+    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), [weight] * len(pairs))

@@ -100,7 +100,7 @@ def curves(path: Path) -> list[Metric]:
         Metric(f"train/{key}", value, int(line["time"] * 1000), line["step"])
         for line in read_journal(path)
         for key, value in line.items()
-        if key not in ("step", "time")
+        if key not in ("step", "time") and value is not None
     ]
 
 

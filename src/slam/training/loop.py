@@ -7,6 +7,7 @@ All state is the step, the student, the target and the optimizer: randomness and
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import sys
 import time
@@ -58,7 +59,8 @@ def _train(folder: Path, stop: Stop) -> int:
     student, optimizer = accelerator.prepare(network, optimizer)
     journal = Journal(folder / "journal.jsonl", start) if accelerator.is_main_process else None
     data = Latents(Path(plan.latents), "train")
-    window: list[Tensor] = []  # (loss, gradient norm) of the steps that the journal does not have yet
+    window: list[Tensor] = []  # (loss, gradient norm, skipped) of the steps that the journal does not have yet
+    skips = Skips(config, root)
     clock = time.perf_counter()
     steps = range(start, config.steps)
     with progress(steps, "train", disable=not accelerator.is_main_process, initial=start, total=config.steps) as bar:
@@ -67,13 +69,7 @@ def _train(folder: Path, stop: Stop) -> int:
             batches = local_batches(plan, data, draw, step, accelerator)
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(config, step)
-            try:
-                window.append(train_step(objective, accelerator, student, target, optimizer, batches))
-            except SlamError as error:
-                raise SlamError(
-                    f"step {step}: {error}. Nothing of this step was kept; the checkpoints in {root} are good. "
-                    f"Try a lower train.lr, now {config.lr}"
-                ) from None
+            window.append(train_step(objective, accelerator, student, target, optimizer, batches))
             done, stopping = step + 1, stop.agreed(accelerator)
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0:
@@ -81,7 +77,8 @@ def _train(folder: Path, stop: Stop) -> int:
                 rate = config.batch * len(window) / (time.perf_counter() - clock)
                 if journal:
                     journal.write(lines(values, done, rate, config))
-                bar.set_postfix(loss=f"{values[-1][0]:.4f}", samples_s=f"{rate:.0f}", refresh=False)
+                skips.count(values, done)
+                bar.set_postfix(loss=f"{values[-1][0]:.4f}", samples_s=f"{rate:.0f}", **skips.told, refresh=False)
                 window, clock = [], time.perf_counter()
             if saving and accelerator.is_main_process:
                 checkpoint.save(root, done, plan.fingerprint, *state)
@@ -117,6 +114,31 @@ class Stop:
         return self.asked
 
 
+class Skips:
+    """Counts the steps that were skipped because their gradient was not finite, and stops a run that only skips."""
+
+    def __init__(self, config: Train, root: Path) -> None:
+        self.config, self.root = config, root
+        self.total = self.in_a_row = 0
+
+    def count(self, values: list[list[float]], done: int) -> None:
+        """Of the steps up to number `done`. Raises `SlamError` after `train.skips` of them in a row."""
+        for _, _, skipped in values:
+            self.in_a_row = self.in_a_row + 1 if skipped else 0
+            self.total += bool(skipped)
+        if self.in_a_row >= self.config.skips:
+            raise SlamError(
+                f"step {done}: the gradient of the last {self.in_a_row} steps was not finite (train.skips = "
+                f"{self.config.skips}). They were skipped, {self.total} in all: weights and average are as before "
+                f"them, and the checkpoints in {self.root} are good. Try a lower train.lr, now {self.config.lr}, "
+                f"or another train.precision, now {self.config.precision}"
+            )
+
+    @property
+    def told(self) -> dict[str, int]:
+        return {"skipped": self.total} if self.total else {}
+
+
 def lr_at(config: Train, step: int) -> float:
     """The learning rate of step `step`, counted from 0: a rise over `warmup` steps, then constant or a linear fall."""
     if step < config.warmup:
@@ -131,12 +153,14 @@ def over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
 
 
 def lines(values: list[list[float]], done: int, rate: float, config: Train) -> list[dict]:
-    """The journal's lines for the steps up to number `done`, counted from 1."""
+    """The journal's lines for the steps up to number `done`, counted from 1. JSON has no NaN: null stands for it."""
     common = {"samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
-    return [
-        {"step": step, "loss": loss, "grad_norm": norm, "lr": lr_at(config, step - 1), **common}
-        for step, (loss, norm) in enumerate(values, done - len(values) + 1)
-    ]
+    found = []
+    for step, (loss, norm, skipped) in enumerate(values, done - len(values) + 1):
+        loss, norm = (value if math.isfinite(value) else None for value in (loss, norm))
+        told = {"loss": loss, "grad_norm": norm, "skipped": int(skipped), "lr": lr_at(config, step - 1)}
+        found.append({"step": step, **told, **common})
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from slam.core.draw import Draw
 from slam.core.schedule import Schedule
 from slam.core.slad import slad_loss
-from slam.errors import SlamError
 from slam.models.ema import ema_update
 
 
@@ -46,9 +45,10 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     micro_batches: list[Batch],
 ) -> Tensor:
-    """One optimizer step on `micro_batches`; returns (loss, gradient norm) float32 [2], this rank's loss.
+    """One optimizer step on `micro_batches`; returns (loss, gradient norm, skipped) float32 [3], this rank's loss.
 
-    Raises `SlamError`, with weights and target untouched, when the gradient is not finite.
+    A step whose gradient is not finite is skipped: it leaves weights, moments and target as they are. Nothing here
+    waits for the device.
     """
     count = sum(len(batch.latents) for batch in micro_batches)
     total = torch.zeros((), device=accelerator.device)
@@ -75,9 +75,10 @@ def train_step(
             accelerator.backward(share)
         total += share.detach()
     norm = accelerator.clip_grad_norm_(student.parameters(), objective.clip)
-    if not torch.isfinite(norm):
-        raise SlamError(f"the gradient's norm is {norm.item()}")
+    norm = norm.detach().float()
+    skipped = (~torch.isfinite(norm)).float()  # the same on every rank, as the gradient is
+    getattr(optimizer, "optimizer", optimizer).found_inf = skipped  # where it is 1, the fused AdamW does nothing
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    ema_update(target, accelerator.unwrap_model(student), objective.mu)
-    return torch.stack([total, norm.detach().float()])
+    ema_update(target, accelerator.unwrap_model(student), (1 - objective.mu) * (1 - skipped))
+    return torch.stack([total, norm, skipped])
