@@ -31,6 +31,25 @@ def source(profile: Profile = None) -> None:
     _report("source", source_stage(_load(profile).source, paths.RAW, paths.EVALUATION))
 
 
+@app.command()
+def score(
+    profile: Profile = None,
+    convert: Annotated[Path | None, typer.Option(help="the public head's .pth: convert it, once, and end")] = None,
+    out: Annotated[Path, typer.Option(help="with --convert: the file to write")] = Path(
+        "weights/aesthetics.safetensors"
+    ),
+) -> None:
+    """Between stages 1 and 2: aesthetics scores from the pictures, where the metadata has none and `score` is set."""
+    if convert:
+        from slam.models.aesthetics import convert as convert_head
+
+        _report("score", convert_head(convert, out))
+        return
+    from slam.data.score import score_stage
+
+    _report("score", score_stage(_load(profile).score, paths.RAW, paths.SCORES))
+
+
 @app.command("filter")
 def filter_(profile: Profile = None) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""

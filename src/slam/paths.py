@@ -4,6 +4,7 @@ from pathlib import Path
 
 RAW = Path("data/raw")  # source: img2dataset shards, index.json
 EVALUATION = Path("data/evaluation")  # source: captions.json (COCO format), images/, index.json
+SCORES = Path("data/scores")  # score: NNNNN.parquet of each shard, index.json
 FILTERED = Path("data/filtered")  # filter: manifest.parquet, counts.json, docs/
 LATENTS = Path("data/latents")  # encode: SPLIT-NNNNN.safetensors, manifest.parquet, index.json
 TRAIN = Path("runs/train")  # train: checkpoints/step-NNNNNN/, journal.jsonl

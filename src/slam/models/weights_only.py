@@ -46,9 +46,8 @@ def read(content: bytes) -> dict[str, torch.Tensor]:
             raise ValueError(f"a pickle that names more than tensors ({said[0]})") from None
         raise ValueError("no whole file of torch.save") from None
     except (RuntimeError, EOFError, OSError, KeyError, AttributeError, TypeError, ValueError, MemoryError) as error:
-        raise ValueError(
-            f"no whole file of torch.save ({str(error).splitlines()[0] or type(error).__name__})"
-        ) from None
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"no whole file of torch.save ({said[0]})") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ValueError(f"a {type(found).__name__}, no dictionary of names")
     for key, value in found.items():
