@@ -55,7 +55,9 @@ def filter_(profile: Profile = None) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
     from slam.data.filter import filter_stage
 
-    _report("filter", filter_stage(_load(profile).filter, paths.RAW, paths.FILTERED))
+    chosen = _load(profile)
+    scores = paths.SCORES if chosen.score else None
+    _report("filter", filter_stage(chosen.filter, paths.RAW, paths.FILTERED, scores))
 
 
 @app.command()

@@ -40,15 +40,6 @@ class Source(Frozen):
         return self
 
 
-class Score(Frozen):
-    """The LAION aesthetics predictor, for pictures whose metadata has no score."""
-
-    clip: str  # a CLIPModel's folder or hub id; the public head goes with openai/clip-vit-large-patch14
-    head: str  # what `slam score --convert` wrote
-    batch: Positive = 64
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of CLIP; embeddings and scores are float32
-
-
 class Filter(Frozen):
     aesthetics: float  # least aesthetics score, 1-10
     short_side: int = Field(ge=0)  # least short side of the original picture, pixels
@@ -63,6 +54,15 @@ class Encode(Frozen):
     batch: Positive
     shard: Positive = 8192  # latents a shard
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+class Score(Frozen):
+    """The LAION aesthetics predictor, for pictures whose metadata has no score."""
+
+    clip: str  # a CLIPModel's folder or hub id; the public head goes with openai/clip-vit-large-patch14
+    head: str  # what `slam score --convert` wrote
+    batch: Positive = 64
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of CLIP; embeddings and scores are float32
 
 
 class Distill(Frozen):

@@ -1,7 +1,6 @@
 """Stage `score`: an aesthetics score for every picture whose metadata has none, by the LAION predictor.
 
-For each shard it leaves NNNNN.parquet, a row for each picture it looked at: key; sha256, which picture that was;
-aesthetic; detail, why a picture has no score. `with_scores` puts them where the filter looks for a score.
+For each shard it leaves a Parquet file of SCORES, a row for each picture that it looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
@@ -21,16 +19,13 @@ from PIL import Image
 from slam.config import Score
 from slam.data.latents import identity
 from slam.data.pictures import BrokenPicture, decode
-from slam.data.records import BROKEN, SUCCESS, Shard, open_pictures, read_raw, read_records
+from slam.data.records import Shard, open_pictures, read_raw, read_records
+from slam.data.scores import SCORES, unscored
 from slam.errors import SlamError
 from slam.files import resumable_folder, sha256, whole_file, whole_folder, write_json
 from slam.models.aesthetics import Predictor, load_predictor
 from slam.models.precision import PRECISIONS
 from slam.progress import progress
-
-SCORES = pa.schema(
-    [("key", pa.string()), ("sha256", pa.string()), ("aesthetic", pa.float32()), ("detail", pa.string())]
-)
 
 
 def score_stage(config: Score | None, raw: Path, out: Path) -> dict:
@@ -56,7 +51,8 @@ def score_stage(config: Score | None, raw: Path, out: Path) -> dict:
                 with whole_file(file) as partial:
                     pq.write_table(score_shard(shard, predictor, config.batch), partial, compression="zstd")
             found = pq.read_table(file, columns=["aesthetic"])["aesthetic"]
-            entries.append({"file": file.name, "scored": len(found) - found.null_count, "broken": found.null_count})
+            counts = {"scored": len(found) - found.null_count, "broken": found.null_count}
+            entries.append({"file": file.name, **counts, "sha256": sha256(file)})
         write_json(folder / "index.json", {"predictor": parts, "shards": entries})
     return {count: sum(entry[count] for entry in entries) for count in ("scored", "broken")}
 
@@ -70,8 +66,7 @@ def _state(shard: Shard) -> list:
 def score_shard(shard: Shard, predictor: Predictor, batch: int) -> pa.Table:
     """A row of SCORES, in the order of the keys, for each picture of `shard` that has no score in its metadata."""
     records = read_records(shard)
-    wanted = pc.and_(pc.equal(records["status"], SUCCESS), pc.is_null(records["aesthetic"]))
-    rows = records.filter(wanted).select(["key", "sha256", "member", "offset"]).to_pylist()
+    rows = records.filter(unscored(records)).select(["key", "sha256", "member", "offset"]).to_pylist()
     scores: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for keys, pictures in _batches(_decoded(shard, rows, reasons), batch):
@@ -100,29 +95,3 @@ def _decoded(shard: Shard, rows: list[dict], reasons: dict[str, str]) -> Iterato
 def _batches(pairs: Iterator[tuple[str, Image.Image]], size: int) -> Iterator[tuple[list, list]]:
     while part := list(islice(pairs, size)):
         yield tuple(map(list, zip(*part, strict=True)))
-
-
-def with_scores(records: pa.Table, shard: str, scores: Path) -> pa.Table:
-    """`records` (RECORD) of the shard named `shard`, with the scores of `slam score` where the metadata has none.
-
-    A picture that could not be decoded to be scored gets the status of a broken one. Raises `SlamError` when the
-    shard has not been scored, or another picture stood there when it was.
-    """
-    file = scores / f"{shard}.parquet"
-    if not file.is_file():
-        raise SlamError(f"{file} does not exist: run `slam score` first, or leave `score` out of the profile")
-    table = pq.read_table(file, schema=SCORES)
-    found = table.take(pc.index_in(records["key"], value_set=table["key"].combine_chunks()))
-    other = pc.fill_null(pc.not_equal(found["sha256"], records["sha256"]), False)
-    if pc.any(other).as_py():
-        key = records["key"].filter(other)[0]
-        raise SlamError(f"{file}: another picture stands at key {key} since it was scored: run `slam score` again")
-    broken = pc.and_(pc.is_valid(found["detail"]), pc.equal(records["status"], SUCCESS))
-    columns = {
-        "aesthetic": pc.coalesce(records["aesthetic"], found["aesthetic"]),
-        "status": pc.if_else(broken, BROKEN, records["status"]),
-        "detail": pc.if_else(broken, found["detail"], records["detail"]),
-    }
-    for name, values in columns.items():
-        records = records.set_column(records.schema.get_field_index(name), records.schema.field(name), values)
-    return records
