@@ -25,17 +25,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 
 from slam.config import Encode
-from slam.data import pages
+from slam.data.encode_check import validate
 from slam.data.encode_pictures import REASONS, threads_of
 from slam.data.encode_plan import SPLITS, Job, Manifest
-from slam.data.encode_progress import PROGRESS, keep, sidecars, statistics, totals, unfinished, write_tables
-from slam.data.encode_sheet import write_sheet
+from slam.data.encode_progress import PROGRESS, keep, sidecars, unfinished, write_tables
 from slam.data.encode_shards import Encoder, encode_rows, load_encoder, shrinkage
-from slam.data.expectations import Validation
+from slam.data.encode_sheet import write_sheet
 from slam.data.latents import identity
 from slam.data.records import Raw, read_raw
 from slam.errors import SlamError
@@ -43,7 +41,6 @@ from slam.files import locked, read_json, resumable_folder, sha256, write_json
 from slam.launch import accelerate_launch, sigterm_raises
 from slam.progress import progress
 
-SHOWN = 10  # failed expectations in an error
 PATIENCE = timedelta(days=7)  # that processes wait for the one with the most to do
 TODO = "todo.json"  # in the folder of the progress: the files that this run is to make
 
@@ -95,7 +92,7 @@ def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: P
 def _launched() -> Process:
     from accelerate import PartialState
 
-    state = PartialState(timeout=PATIENCE)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Process(state.process_index, state.num_processes, local, str(state.device), state.wait_for_everyone)
 
@@ -173,7 +170,8 @@ def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, enco
     shape = [encoder.model.vae.config.latent_channels, side, side]
     reasons = write_tables(folder, jobs)
     counts = {**samples, "rejected": {name: reasons.get(name, 0) for name in REASONS}, "shards": len(jobs)}
-    _validate(folder, jobs, entries, shape, counts)
+    told = {"rows": len(manifest), "rejected": counts["rejected"], "survivors": sum(samples.values())}
+    validate(folder, jobs, entries, shape, told)
     shown = next(job for job, entry in reversed([*zip(jobs, entries, strict=True)]) if entry["count"])
     write_sheet(folder / "decoded.png", folder / shown.file, shown, manifest, source, encoder)
     parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
@@ -185,27 +183,6 @@ def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, enco
     write_json(folder / "index.json", {**parts, **scaling, "shards": shards})
     write_json(folder / "counts.json", counts)
     shutil.rmtree(folder / PROGRESS)
-
-
-def _validate(folder: Path, jobs: list[Job], entries: list[dict], shape: list[int], counts: dict) -> None:
-    """Run the suites `latents` and `latent shards`, and write their documents into docs/.
-
-    Raises `SlamError` naming the samples that are not as expected.
-    """
-    validation, problems, table = Validation(), [], []
-    for (job, samples), entry in zip(statistics(folder, jobs), entries, strict=True):
-        problems += validation.check("latents", job.name, samples, index="key")
-        table.append(totals(folder, job, entry, samples, shape))
-    problems += validation.check("latent shards", "all-shards", pd.DataFrame(table), index="shard")
-    told = {
-        "rows": sum(len(job.rows) for job in jobs),
-        "rejected": counts["rejected"],
-        "survivors": sum(counts[split] for split in SPLITS),
-    }
-    shutil.rmtree(folder / "docs", ignore_errors=True)
-    pages.write(folder / "docs", validation.build(folder / "docs"), told, problems)
-    if problems:
-        raise SlamError("\n".join([*problems[:SHOWN], f"All results: {folder / 'docs/index.html'}"]))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def load_encoder(config: Encode, teacher: str, device: str, threads: int) -> Enc
     model = load(teacher, parts=("vae", "tokenizer"), dtype=PRECISIONS[config.precision], device=device)
     exact = model if config.precision == "fp32" else load(teacher, parts=("vae",), device=device)
     if config.resolution % (factor := shrinkage(model)):
-        raise SlamError(f"encode.resolution = {config.resolution} must be a multiple of {factor}: the VAE shrinks by it")
+        raise SlamError(
+            f"encode.resolution = {config.resolution} must be a multiple of {factor}: the VAE shrinks by it"
+        )
     return Encoder(config, model, exact, threads)
 
 
@@ -170,7 +172,7 @@ def _compare(pixels: Tensor, encoder: Encoder) -> None:
 
 
 def noise_of(seed: int, key: str, shape: tuple[int, ...]) -> Tensor:
-    """float32 standard normal, a function of the arguments alone: a sample's draw, whatever batch or process it is in."""
+    """Standard normal float32, a function of the arguments alone: whatever batch or process the sample is in."""
     digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
     philox = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
     return torch.from_numpy(np.random.Generator(philox).standard_normal(shape, dtype=np.float32))

@@ -53,9 +53,7 @@ def draw_sheet(originals: list[np.ndarray], decoded: list[np.ndarray]) -> Image.
         left = LEFT + i * (side + GAP)
         for row, picture in enumerate(pair):
             filter = Image.Resampling.NEAREST if side >= pixels else Image.Resampling.LANCZOS
-            canvas.paste(
-                Image.fromarray(picture).resize((side, side), filter), (left, MARGIN + row * (side + GAP))
-            )
+            canvas.paste(Image.fromarray(picture).resize((side, side), filter), (left, MARGIN + row * (side + GAP)))
         foot = (left + side / 2, MARGIN + 2 * side + GAP + FOOT / 2)
         ink.text(foot, f"{psnr(*pair):.1f}", "dimgray", font, anchor="mm")
     return canvas

@@ -62,62 +62,26 @@ def _shards() -> list[gxe.Expectation]:
     ]
 
 
-# A VAE's scaling factor gives its latents about unit variance over a set. A picture of one colour has a standard
-# deviation of a few hundredths, and a mean of up to 2 in Stable Diffusion's.
-SAMPLE_MEAN, SAMPLE_STD = (-3.0, 3.0), (0.005, 5.0)
-SHARD_MEAN, SHARD_VARIANCE = (-1.0, 1.0), (0.25, 4.0)
-SPREAD = (0.0, 1.0)  # mean over a sample of the posterior's standard deviation, where that is stored
-
-
-def _latents() -> list[gxe.Expectation]:
-    """Of a table with a row per sample of a shard of latents."""
-    scaling = "is the VAE's scaling_factor right, and is this a picture?"
-    ranges = {"mean": SAMPLE_MEAN, "std": SAMPLE_STD, "spread": SPREAD}
-    return [
-        gxe.ExpectColumnValuesToNotBeNull(column="key"),
-        gxe.ExpectColumnValuesToBeUnique(column="key"),
-        gxe.ExpectColumnValuesToBeInSet(column="finite", value_set=[True], notes="encode in fp32"),
-        *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in ("mean", "std")),  # NaN passes a range
-        *(
-            gxe.ExpectColumnValuesToBeBetween(column=name, min_value=low, max_value=high, notes=scaling)
-            for name, (low, high) in ranges.items()
-        ),
-    ]
-
-
-def _latent_shards() -> list[gxe.Expectation]:
-    """Of a table with a row per shard of latents."""
-    equal = {
-        "rows": "encoded + rejected",
-        "encoded": "latents",
-        "latents": "captions",
-        "shape": "shape of the set",
+def _built(suites: dict[str, list[dict]]) -> dict[str, list[gxe.Expectation]]:
+    """Suites given as plain data: {"type": "expect_…", "kwargs": {…}, "notes": "…"}."""
+    return {
+        name: [
+            getattr(gxe, "".join(map(str.title, e["type"].split("_"))))(**e["kwargs"], notes=e["notes"]) for e in suite
+        ]
+        for name, suite in suites.items()
     }
-    scaling = "is the VAE's scaling_factor right?"
-    return [
-        *(gxe.ExpectColumnPairValuesToBeEqual(column_A=a, column_B=b) for a, b in equal.items()),
-        gxe.ExpectColumnValuesToBeBetween(column="mean", min_value=SHARD_MEAN[0], max_value=SHARD_MEAN[1], notes=scaling),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="variance", min_value=SHARD_VARIANCE[0], max_value=SHARD_VARIANCE[1], notes=scaling
-        ),
-    ]
 
 
 class Validation:
     """One validation of a data set: `check` each table, then `build` the documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, further: dict[str, list[dict]] | None = None) -> None:
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = {"globally": False}
         self.run = RunIdentifier(run_name="filter", run_time=datetime.now(UTC))
         self.suites = {
             name: self.context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-            for name, expectations in {
-                "rows": _rows(),
-                "shards": _shards(),
-                "latents": _latents(),
-                "latent shards": _latent_shards(),
-            }.items()
+            for name, expectations in {"rows": _rows(), "shards": _shards(), **_built(further or {})}.items()
         }
         self.checked: dict[str, bool] = {}  # asset -> success
 
