@@ -19,8 +19,9 @@ import pandas as pd  # noqa: E402
 from great_expectations.core import RunIdentifier  # noqa: E402
 from great_expectations.expectations.row_conditions import Column  # noqa: E402
 
+from slam.data.records import DOWNLOAD, STATUS  # noqa: E402
+
 SOURCE = "img2dataset"
-STATUS = ["success", "failed_to_download", "failed_to_resize"]
 SCORES = (-2.0, 12.0)  # the predictors are affine: nominally 1 to 10, with a little on either side
 NONE = "none"  # in the table of shards: no such key
 EXAMPLES = 5  # values shown in the documents and in an error
@@ -37,7 +38,7 @@ def _rows() -> list[gxe.Expectation]:
         ),
         gxe.ExpectColumnValuesToNotBeNull(column="key"),
         gxe.ExpectColumnValuesToBeUnique(column="key", notes="a key names one picture: make this shard again"),
-        gxe.ExpectColumnValuesToBeInSet(column="status", value_set=STATUS),
+        gxe.ExpectColumnValuesToBeInSet(column="status", value_set=list(STATUS)),
         # NaN passes a range, hence both
         gxe.ExpectColumnValuesToNotBeNull(column="aesthetic", notes="give every row a score, or leave the row out"),
         gxe.ExpectColumnValuesToBeBetween(column="aesthetic", min_value=SCORES[0], max_value=SCORES[1], notes=scale),
@@ -50,7 +51,7 @@ def _rows() -> list[gxe.Expectation]:
 
 def _shards() -> list[gxe.Expectation]:
     again = "the files of this shard do not belong together: make it again"
-    equal = {"rows": "count in stats", "success": "successes in stats"} | {s: f"{s} in stats" for s in STATUS[1:]}
+    equal = {"rows": "count in stats", "success": "successes in stats"} | {s: f"{s} in stats" for s in DOWNLOAD}
     none = {
         "rows without a picture": again,
         "pictures without a row": again,
