@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from slam.ahead import ahead
 from slam.data.pictures import BrokenPicture, decode
 from slam.data.records import BROKEN, Raw, open_pictures
+from slam.errors import SlamError
 
 CHANGED = "changed"  # the picture's bytes are not those of its sha256
 REASONS = (BROKEN, CHANGED)
@@ -53,9 +54,9 @@ def squares(rows: pa.Table, source: Raw, side: int, batch: int, threads: int) ->
         # img2dataset takes the sha256 of what it downloaded and then, unless told otherwise, encodes the picture
         # again; of such a tar nothing but the picture's own decoding can be checked.
         if source.verbatim and expected and (digest := hashlib.sha256(content).hexdigest()) != expected:
-            return Rejected(CHANGED, f"{shard}, key {key}: expected sha256 {expected}, found {digest}")
+            return Rejected(CHANGED, f"shard {shard}, key {key}: expected sha256 {expected}, found {digest}")
         try:
-            image = decode(content, f"{shard}, key {key}")
+            image = decode(content, f"shard {shard}, key {key}")
         except BrokenPicture as error:
             return Rejected(BROKEN, str(error))
         return Square(centre_square(image, side), *image.size)
@@ -70,13 +71,16 @@ def _contents(rows: pa.Table, source: Raw) -> Iterator[tuple[str, str, str | Non
     wanted = zip(*(rows[name].to_pylist() for name in ("shard", "key", "sha256", "member", "offset")), strict=True)
     for number, run in groupby(wanted, key=itemgetter(0)):
         shard = source.shards[number]
-        with open_pictures(shard) as read:
-            for _, key, expected, member, offset in run:
-                try:
-                    content = read(member, offset)
-                except BrokenPicture as error:
-                    content = error
-                yield shard.name, key, expected, content
+        try:
+            with open_pictures(shard) as read:
+                for _, key, expected, member, offset in run:
+                    try:
+                        content = read(member, offset)
+                    except BrokenPicture as error:
+                        content = error
+                    yield shard.name, key, expected, content
+        except OSError as error:
+            raise SlamError(f"the pictures of shard {shard.name} cannot be read: {error}") from None
 
 
 def threads_of(processes: int) -> int:
