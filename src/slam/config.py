@@ -53,7 +53,13 @@ class Encode(Frozen):
     resolution: Positive  # pixels; short side resized to it, then centre crop
     batch: Positive
     shard: Positive = 8192  # latents a shard
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the VAE; latents are stored in fp16
+    # What is stored of the VAE's posterior. mean; sample: one, drawn from (seed, key); moments: mean and standard
+    # deviation, from which training draws anew in each step
+    posterior: Literal["mean", "sample", "moments"] = "mean"
+    processes: Positive = 1  # of this machine, one a GPU
+    broken: float = Field(0.01, ge=0, le=1)  # stop when a larger share of the pictures cannot be decoded
+    seed: int = 0  # of posterior: sample
 
 
 class Score(Frozen):

@@ -39,7 +39,7 @@ def run(command: list[str], on_line: Callable[[str], None] | None = None, env: M
     if on_line:
         environment["PYTHONUNBUFFERED"] = "1"  # a pipe makes Python hold lines back
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if on_line else {}
-    with _sigterm_raises(), _warden() as watch:
+    with sigterm_raises(), _warden() as watch:
         child = subprocess.Popen(
             command,
             env=environment,
@@ -62,19 +62,20 @@ def run(command: list[str], on_line: Callable[[str], None] | None = None, env: M
             raise
 
 
-def accelerate_launch(module: str, arguments: list[str], processes: int = 1, precision: str = "fp32") -> int:
+def accelerate_launch(
+    module: str, arguments: list[str], processes: int = 1, precision: str = "fp32", key: str = "train.processes"
+) -> int:
     """Runs `python -m module arguments` in `processes` processes under `accelerate launch`; returns the exit code.
 
     `precision` is fp32, bf16 or fp16. Without CUDA it runs on the CPU, and several processes talk through gloo.
-    Raises `SlamError` when there are GPUs, but fewer than processes.
+    Raises `SlamError` when there are GPUs, but fewer than processes; `key` is the setting that says how many.
     """
     import torch
 
     cuda = torch.cuda.is_available()
     if cuda and processes > torch.cuda.device_count():
         raise SlamError(
-            f"train.processes = {processes}, but this machine has {torch.cuda.device_count()} GPU(s): "
-            "set train.processes to at most that"
+            f"{key} = {processes}, but this machine has {torch.cuda.device_count()} GPU(s): set {key} to at most that"
         )
     flags = {
         "config_file": Path(__file__).with_name("accelerate.yaml"),
@@ -94,7 +95,7 @@ def accelerate_launch(module: str, arguments: list[str], processes: int = 1, pre
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """SIGTERM raises SystemExit(143) here, as Ctrl-C raises KeyboardInterrupt, unless someone else handles it."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours:

@@ -64,16 +64,26 @@ def _shards() -> list[gxe.Expectation]:
     ]
 
 
+def _built(suites: dict[str, list[dict]]) -> dict[str, list[gxe.Expectation]]:
+    """Suites given as plain data: {"type": "expect_…", "kwargs": {…}, "notes": "…"}."""
+    return {
+        name: [
+            getattr(gxe, "".join(map(str.title, e["type"].split("_"))))(**e["kwargs"], notes=e["notes"]) for e in suite
+        ]
+        for name, suite in suites.items()
+    }
+
+
 class Validation:
     """One validation of a data set: `check` each table, then `build` the documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, further: dict[str, list[dict]] | None = None) -> None:
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = {"globally": False}
         self.run = RunIdentifier(run_name="filter", run_time=datetime.now(UTC))
         self.suites = {
             name: self.context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-            for name, expectations in {"rows": _rows(), "shards": _shards()}.items()
+            for name, expectations in {"rows": _rows(), "shards": _shards(), **_built(further or {})}.items()
         }
         self.checked: dict[str, bool] = {}  # asset -> success
 
