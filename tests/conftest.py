@@ -119,7 +119,10 @@ def aesthetics_clip(tmp_path_factory) -> Path:
     """A CLIP that embeds as ViT-L/14 does, in 768 numbers, and is random and small otherwise."""
     folder = tmp_path_factory.mktemp("aesthetics_clip")
     shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text, vision = {**shared, "vocab_size": 8}, {**shared, "image_size": 32, "patch_size": 8}
+    text, vision = (
+        {**shared, "vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1},
+        {**shared, "image_size": 32, "patch_size": 8},
+    )
     torch.manual_seed(5)
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)).save_pretrained(folder)
     side = {"height": 32, "width": 32}

@@ -98,7 +98,7 @@ def test_a_picture_that_does_not_decode_is_listed_with_its_reason_and_never_scor
     assert score_stage(config, bare, tmp_path / "scores")["broken"] == 1
     listed = [row for row in rows(tmp_path / "scores") if row["aesthetic"] is None]
     assert [row["key"] for row in listed] == [key]
-    assert f"{key}.png" in listed[0]["detail"]
+    assert f"shard 00000, key {key}: " in listed[0]["detail"]
     assert all(row["detail"] is None for row in rows(tmp_path / "scores") if row["key"] != key)
     shard = read_raw(bare).shards[0]
     record = next(

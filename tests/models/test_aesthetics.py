@@ -162,7 +162,7 @@ def test_a_score_is_the_head_of_the_unit_embedding(aesthetics_clip, aesthetics_h
     clip = CLIPModel.from_pretrained(aesthetics_clip)
     embedded = clip.get_image_features(pixel_values=predictor.pixels(pictures)).pooler_output
     expected = five_layers(7)(embedded / embedded.norm(dim=-1, keepdim=True)).squeeze(1)
-    found = predictor.score(pictures)
+    found = predictor.score(predictor.pixels(pictures))
     assert (found - expected).abs().max() < 1e-4
     assert found.unique().numel() == 6
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from torch import Tensor
 
+from slam.ahead import ahead
 from slam.config import Score
+from slam.data.encode_pictures import threads_of
 from slam.data.latents import identity
 from slam.data.pictures import BrokenPicture, decode
 from slam.data.records import Shard, open_pictures, read_raw, read_records
@@ -26,6 +28,8 @@ from slam.files import resumable_folder, sha256, whole_file, whole_folder, write
 from slam.models.aesthetics import Predictor, load_predictor
 from slam.models.precision import PRECISIONS
 from slam.progress import progress
+
+AHEAD = 2  # batches that are read and decoded before CLIP takes them
 
 
 def score_stage(config: Score | None, raw: Path, out: Path) -> dict:
@@ -66,32 +70,53 @@ def _state(shard: Shard) -> list:
 def score_shard(shard: Shard, predictor: Predictor, batch: int) -> pa.Table:
     """A row of SCORES, in the order of the keys, for each picture of `shard` that has no score in its metadata."""
     records = read_records(shard)
-    rows = records.filter(unscored(records)).select(["key", "sha256", "member", "offset"]).to_pylist()
-    scores: dict[str, float] = {}
-    reasons: dict[str, str] = {}
-    for keys, pictures in _batches(_decoded(shard, rows, reasons), batch):
-        found = predictor.score(pictures)
-        if not torch.isfinite(found).all():
-            raise SlamError(
-                f"the predictor gave values that are not finite for keys {keys[0]} and on of {shard.name}: "
-                "score.precision is too narrow for this CLIP, use fp32"
-            )
-        scores |= zip(keys, found.tolist(), strict=True)
-    columns = {"aesthetic": scores.get, "detail": reasons.get}
-    told = [row | {name: get(row["key"]) for name, get in columns.items()} for row in rows]
-    return pa.Table.from_pylist([{name: row[name] for name in SCORES.names} for row in told], SCORES)
+    rows = records.filter(unscored(records))
+
+    def shown(found: tuple[str, bytes | BrokenPicture]) -> Tensor | BrokenPicture:
+        where, content = found
+        try:
+            if isinstance(content, BrokenPicture):
+                raise content
+            return predictor.pixels([decode(content, where)])[0]
+        except BrokenPicture as error:
+            return error
+
+    scores: list[float | None] = []
+    broken: list[str | None] = []
+    keys = rows["key"].to_pylist()
+    seen = ahead(shown, _contents(shard, rows), depth=AHEAD * batch, threads=threads_of(1))
+    while part := list(islice(seen, batch)):
+        found = iter(
+            _scores(predictor, [p for p in part if not isinstance(p, BrokenPicture)], shard, keys[len(scores)])
+        )
+        scores += [None if isinstance(p, BrokenPicture) else next(found) for p in part]
+        broken += [str(p) if isinstance(p, BrokenPicture) else None for p in part]
+    return pa.table(
+        [rows["key"], rows["sha256"], pa.array(scores, pa.float32()), pa.array(broken, pa.string())], SCORES
+    )
 
 
-def _decoded(shard: Shard, rows: list[dict], reasons: dict[str, str]) -> Iterator[tuple[str, Image.Image]]:
-    """Key and picture of each of `rows` that decodes; of the others, the reason goes into `reasons`."""
-    with open_pictures(shard) as read:
-        for row in rows:
-            try:
-                yield row["key"], decode(read(row["member"], row["offset"]), f"{shard.name}, {row['member']}")
-            except BrokenPicture as error:
-                reasons[row["key"]] = str(error)
+def _scores(predictor: Predictor, pixels: list[Tensor], shard: Shard, first: str) -> list[float]:
+    if not pixels:
+        return []
+    found = predictor.score(torch.stack(pixels))
+    if not torch.isfinite(found).all():
+        raise SlamError(
+            f"the predictor gave values that are not finite for keys {first} and on of {shard.name}: "
+            "score.precision is too narrow for this CLIP, use fp32"
+        )
+    return found.tolist()
 
 
-def _batches(pairs: Iterator[tuple[str, Image.Image]], size: int) -> Iterator[tuple[list, list]]:
-    while part := list(islice(pairs, size)):
-        yield tuple(map(list, zip(*part, strict=True)))
+def _contents(shard: Shard, rows: pa.Table) -> Iterator[tuple[str, bytes | BrokenPicture]]:
+    """What names it in an error, and the bytes, of the picture of each of `rows`."""
+    try:
+        with open_pictures(shard) as read:
+            for key, member, offset in zip(*(rows[n].to_pylist() for n in ("key", "member", "offset")), strict=True):
+                try:
+                    content = read(member, offset)
+                except BrokenPicture as error:
+                    content = error
+                yield f"shard {shard.name}, key {key}", content
+    except OSError as error:
+        raise SlamError(f"the pictures of shard {shard.name} cannot be read: {error}") from None

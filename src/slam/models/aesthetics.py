@@ -56,15 +56,10 @@ class Predictor:
         return self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
 
     @torch.inference_mode()
-    def embed(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Unit embeddings float32 [B, E]."""
-        pixels = self.pixels(pictures).to(self.clip.device, self.clip.dtype)
-        return F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output.float(), dim=-1)
-
-    @torch.inference_mode()
-    def score(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Scores float32 [B], on the CPU."""
-        return (self.embed(pictures) @ self.weight + self.bias).cpu()
+    def score(self, pixels: Tensor) -> Tensor:
+        """Scores float32 [B], on the CPU, of what `pixels` gave."""
+        embedded = self.clip.get_image_features(pixel_values=pixels.to(self.clip.device, self.clip.dtype)).pooler_output
+        return (F.normalize(embedded.float(), dim=-1) @ self.weight + self.bias).cpu()
 
 
 def load_predictor(clip: str, head: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Predictor:
