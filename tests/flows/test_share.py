@@ -14,7 +14,7 @@ from tests.flows.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-PROJECT = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", "src", "teachers")
+PROJECT = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "src", "teachers")
 BUILT = (paths.RAW, paths.EVALUATION, paths.SCORES, paths.FILTERED, paths.LATENTS)
 
 
@@ -99,6 +99,17 @@ def share(built: Path, second: Path, call, remote: str, *options: str) -> Path:
     assert [line for line in said.splitlines() if line.startswith(("Running", ">"))] == []
     assert said.endswith("Data and pipelines are up to date.\n")
     return second
+
+
+def test_the_commands_are_those_of_the_readme():
+    section = (REPOSITORY / "README.md").read_text().split("## Share the data")[1].split("##")[0]
+    for command in (
+        "dvc remote add --default team ",
+        "dvc remote modify team endpointurl http",
+        "dvc push && git add .dvc/config dvc.lock && git commit",
+        "dvc pull --with-deps encode && dvc repro encode",
+    ):
+        assert command in section
 
 
 def test_a_second_clone_has_the_data_from_a_folder_and_computes_nothing(built, call, tmp_path):
