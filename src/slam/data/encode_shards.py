@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -89,9 +88,10 @@ def encode_rows(
         update(len(facts) - told)
         told = len(facts)
     update(len(facts) - told)
-    captions = pc.filter(rows["caption"], pa.array([fact.get("row") is not None for fact in facts], pa.bool_()))
     shard = {name: values[:count] for name, values in stored.items()}
-    return shard | {"input_ids": encoder.model.tokenize(captions.to_pylist()).to(torch.int32)}, _table(facts, shard)
+    kept = torch.tensor(["row" in fact for fact in facts])
+    shard["input_ids"] = encoder.model.tokenize(rows["caption"].to_pylist())[kept].to(torch.int32)
+    return shard, _table(facts, shard)
 
 
 def _good(
@@ -111,7 +111,7 @@ def _good(
 def _table(facts: list[dict], shard: dict[str, Tensor]) -> pa.Table:
     """FACTS of all rows: those noted while reading, and the statistics of each sample as it is stored."""
     values = shard["latents"].float().flatten(1)
-    statistics = {"finite": values.isfinite().all(1), "mean": values.mean(1), "std": values.std(1)}
+    statistics = {"finite": values.isfinite().all(1), "mean": values.mean(1), "std": values.std(1, correction=0)}
     if "latents_std" in shard:
         statistics["spread"] = shard["latents_std"].float().flatten(1).mean(1)
     kept = (fact for fact in facts if "row" in fact)
