@@ -56,7 +56,15 @@ def score(
         "weights/aesthetics.safetensors"
     ),
 ) -> None:
-    """Between stages 1 and 2: aesthetics scores from the pictures, where the metadata has none and `score` is set."""
+    """Between stages 1 and 2: aesthetics scores from the pictures, where the metadata has none.
+
+    By the LAION predictor, whose head is converted once. The profile of params.yaml then says:
+
+    \b
+      score: {clip: openai/clip-vit-large-patch14, head: weights/aesthetics.safetensors}
+
+    Without it, or with `score: null`, there is nothing to do.
+    """
     if convert:
         from slam.models.aesthetics import convert as convert_head
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from slam.errors import SlamError
+from slam.frozen import Frozen, explain
 
 Positive = Annotated[int, Field(gt=0)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 REFERENCE = ("captions", "images")  # the evaluation set; without it everything but `evaluate` works
@@ -237,25 +233,4 @@ def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
-
-
-def _explain(problem: dict, where: str, model: type[Frozen]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1], model)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"{where}.{key} is not a key: {hint}"
-    if problem["type"] == "missing":
-        return f"{where}.{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if message.startswith(key + ".") else f"{where}.{key}: {message}"
-    return f"{where}.{key} = {problem['input']!r}: {message}"
-
-
-def _keys_at(location: tuple, model: Any) -> list[str]:
-    for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        raise SlamError(explain(error, where, model)) from None

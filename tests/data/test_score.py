@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from slam.config import Score
+from slam.config import Score, Source
 from slam.data.filter import filter_stage
 from slam.data.records import read_raw, read_records
 from slam.data.score import score_stage
 from slam.data.scores import with_scores
+from slam.data.source import source_stage
 from slam.errors import SlamError
 from slam.files import read_json
 from tests.data.conftest import FILTER
@@ -131,7 +132,7 @@ def test_killed_and_started_again_it_leaves_the_same_bytes(bare, config, tmp_pat
 import os, signal
 from pathlib import Path
 import pyarrow.parquet as pq
-from slam.config import Score
+from slam.config import Score, Source
 from slam.data.score import score_stage
 written, write = [], pq.write_table
 def last_words(table, path, **options):
@@ -174,6 +175,29 @@ def dying(write, after: int):
         written.append(write(table, path, **options))
 
     return full
+
+
+def test_a_folder_of_images_is_scored_and_metadata_alone_is_refused(bare, config, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    wanted = expected(bare, config.clip)
+    with tarfile.open(read_raw(bare).shards[0].tar) as tar:
+        names = [member.name for member in tar if member.name.endswith(".png")][:5]
+        for name in names:
+            (pictures / name).write_bytes(tar.extractfile(name).read())
+    (pictures / "note.png").write_bytes(b"no picture")
+    source_stage(Source(kind="folder", path=str(pictures)), tmp_path / "folder", tmp_path / "evaluation")
+    assert score_stage(config, tmp_path / "folder", tmp_path / "scores") == {"scored": 5, "broken": 0}
+    shard = read_raw(tmp_path / "folder").shards[0]
+    found = with_scores(read_records(shard), shard.name, tmp_path / "scores").to_pylist()
+    assert {row["member"]: row["status"] for row in found} == dict.fromkeys(names, "success") | {"note.png": "broken"}
+    for row in found[:5]:
+        assert row["aesthetic"] == pytest.approx(wanted[row["member"].removesuffix(".png")], abs=1e-4)
+    pq.write_table(pa.table({"URL": ["http://a.b/c.png"], "TEXT": ["a circle"]}), tmp_path / "laion.parquet")
+    laion = Source(kind="metadata", path=str(tmp_path / "laion.parquet"))
+    source_stage(laion, tmp_path / "metadata", tmp_path / "evaluation")
+    with pytest.raises(SlamError, match="source.kind = metadata has no pictures, .* img2dataset"):
+        score_stage(config, tmp_path / "metadata", tmp_path / "none")
 
 
 def test_scores_of_other_pictures_are_refused(bare, config, tmp_path):
