@@ -46,7 +46,8 @@ def test_the_papers_recipes_are_the_papers():
         ("distill", "method", "dl", r"distill\.method = dl needs distill\.sigma = exact"),
         ("train", "processes", 3, r"train\.batch = 32 must be a multiple of train\.processes = 3"),
         ("train", "micro_batch", 5, r"train\.micro_batch = 5 must divide"),
-        ("source", "kind", "img2dataset", r"needs path, captions, images"),
+        ("source", "kind", "img2dataset", r"needs path"),
+        ("source", "path", "/data", r"kind 'shapes' has no path"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(section, key, value, message, tiny):

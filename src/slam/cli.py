@@ -25,10 +25,54 @@ Profile = Annotated[
 
 @app.command()
 def source(profile: Profile = None) -> None:
-    """Stage 1: captioned pictures as img2dataset shards, and evaluation captions with reference images."""
+    """Stage 1: name or draw the captioned pictures, and the captions and images of the evaluation.
+
+    The evaluation set, `captions` (COCO format) and `images`, may be left out or given to any but the first kind.
+    A profile of params.yaml has one of these:
+
+    \b
+      # the procedural tiny world, drawn
+      source: {kind: shapes, pictures: 6000, evaluation: 3072}
+      # what img2dataset wrote as webdataset: 00000.tar, .parquet, _stats.json
+      source: {kind: img2dataset, path: shards, captions: val.json, images: val}
+      # LAION's or COYO's Parquet files, to be filtered before any download
+      source: {kind: metadata, path: laion}
+      # images with metadata.jsonl (or .csv, .parquet: file_name and text),
+      # or with NAME.txt beside each
+      source: {kind: folder, path: pictures}
+      # COCO 2014 or 2017
+      source: {kind: coco, path: train2017, annotations: captions_train2017.json}
+    """
     from slam.data.source import source_stage
 
     _report("source", source_stage(_load(profile).source, paths.RAW, paths.EVALUATION))
+
+
+@app.command()
+def score(
+    profile: Profile = None,
+    convert: Annotated[Path | None, typer.Option(help="the public head's .pth: convert it, once, and end")] = None,
+    out: Annotated[Path, typer.Option(help="with --convert: the file to write")] = Path(
+        "weights/aesthetics.safetensors"
+    ),
+) -> None:
+    """Between stages 1 and 2: aesthetics scores from the pictures, where the metadata has none.
+
+    By the LAION predictor, whose head is converted once. The profile of params.yaml then says:
+
+    \b
+      score: {clip: openai/clip-vit-large-patch14, head: weights/aesthetics.safetensors}
+
+    Without it, or with `score: null`, there is nothing to do.
+    """
+    if convert:
+        from slam.models.aesthetics import convert as convert_head
+
+        _report("score", convert_head(convert, out))
+        return
+    from slam.data.score import score_stage
+
+    _report("score", score_stage(_load(profile).score, paths.RAW, paths.SCORES))
 
 
 @app.command("filter")
@@ -36,7 +80,9 @@ def filter_(profile: Profile = None) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
     from slam.data.filter import filter_stage
 
-    _report("filter", filter_stage(_load(profile).filter, paths.RAW, paths.FILTERED))
+    chosen = _load(profile)
+    scores = paths.SCORES if chosen.score else None
+    _report("filter", filter_stage(chosen.filter, paths.RAW, paths.FILTERED, scores))
 
 
 @app.command()

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from slam.errors import SlamError
+from slam.frozen import Frozen, explain
 
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+REFERENCE = ("captions", "images")  # the evaluation set; without it everything but `evaluate` works
+SOURCES = {  # kind -> the keys that it needs, the keys that it may have
+    "shapes": (("pictures", "evaluation"), ("degraded", "shard", "seed")),
+    **dict.fromkeys(("img2dataset", "metadata", "folder"), (("path",), REFERENCE)),
+    "coco": (("path", "annotations"), REFERENCE),
+}
 
 
 class Source(Frozen):
     """Where captioned pictures come from. `shapes` draws them; the others only name what is already there."""
 
-    kind: Literal["shapes", "img2dataset"]
-    path: str | None = None  # img2dataset: the folder of NNNNN.tar, .parquet and _stats.json
+    kind: Literal["shapes", "img2dataset", "metadata", "folder", "coco"]
+    path: str | None = None  # the folder of shards or of pictures; metadata: a Parquet file or a folder of them
+    annotations: str | None = None  # coco: the captions of the pictures in `path` (captions_train2014.json)
     captions: str | None = None  # evaluation captions, COCO format (captions_val2014.json)
     images: str | None = None  # the folder of evaluation images that the captions speak of
     pictures: Positive | None = None  # shapes: training pictures
@@ -33,10 +38,13 @@ class Source(Frozen):
 
     @model_validator(mode="after")
     def _complete(self):
-        needs = {"shapes": ("pictures", "evaluation"), "img2dataset": ("path", "captions", "images")}[self.kind]
-        missing = [key for key in needs if getattr(self, key) is None]
-        if missing:
+        needs, may = SOURCES[self.kind]
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        pair = [key for key in REFERENCE if given & set(REFERENCE)]  # both or neither
+        if missing := [key for key in (*needs, *pair) if key not in given]:
             raise ValueError(f"kind {self.kind!r} needs {', '.join(missing)}")
+        if strange := sorted(given - {"kind", *needs, *may}):
+            raise ValueError(f"kind {self.kind!r} has no {', '.join(strange)}")
         return self
 
 
@@ -53,7 +61,22 @@ class Encode(Frozen):
     resolution: Positive  # pixels; short side resized to it, then centre crop
     batch: Positive
     shard: Positive = 8192  # latents a shard
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the VAE; latents are stored in fp16
+    # What is stored of the VAE's posterior. mean; sample: one, drawn from (seed, key); moments: mean and standard
+    # deviation, from which training draws anew in each step
+    posterior: Literal["mean", "sample", "moments"] = "mean"
+    processes: Positive = 1  # of this machine, one a GPU
+    broken: float = Field(0.01, ge=0, le=1)  # stop when a larger share of the pictures cannot be decoded
+    seed: int = 0  # of posterior: sample
+
+
+class Score(Frozen):
+    """The LAION aesthetics predictor, for pictures whose metadata has no score."""
+
+    clip: str  # a CLIPModel's folder or hub id; the public head goes with openai/clip-vit-large-patch14
+    head: str  # what `slam score --convert` wrote
+    batch: Positive = 64
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of CLIP; embeddings and scores are float32
 
 
 class Distill(Frozen):
@@ -163,6 +186,7 @@ class Evaluate(Frozen):
 class Profile(Frozen):
     teacher: str  # a diffusers folder or hub id
     source: Source
+    score: Score | None = None  # None: no row's score is computed
     filter: Filter
     encode: Encode
     distill: Distill
@@ -210,25 +234,4 @@ def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
-
-
-def _explain(problem: dict, where: str, model: type[Frozen]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1], model)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"{where}.{key} is not a key: {hint}"
-    if problem["type"] == "missing":
-        return f"{where}.{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if message.startswith(key + ".") else f"{where}.{key}: {message}"
-    return f"{where}.{key} = {problem['input']!r}: {message}"
-
-
-def _keys_at(location: tuple, model: Any) -> list[str]:
-    for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        raise SlamError(explain(error, where, model)) from None

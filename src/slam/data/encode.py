@@ -1,168 +1,194 @@
 """Stage `encode`: the survivors' pictures to scaled VAE latents, their captions to token ids.
 
-A shard of latents is a run of rows of the filter's manifest, all of one split. `encode_rows` makes it from those rows
-and the tars alone, so it can be made again after a kill, or by another process.
+A shard of latents is a run of rows of the filter's manifest, all of one split. Shard i of those that are to be made
+belongs to process i mod the number of processes; one that is done is known by its sidecar. So any number of
+processes, on any number of machines that share the folder, makes the same bytes, and so does a run that was killed
+and taken up by another number.
 
-N rows, C h w latent, H = W = resolution, L tokens.
+`slam encode` starts `encode.processes` of them on this machine. Where a launcher started it already, as in
+
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli encode
+
+each of those processes takes its share, and `encode.processes` is not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from slam.config import Encode
+from slam.data.encode_check import validate
+from slam.data.encode_pictures import REASONS, threads_of
+from slam.data.encode_plan import SPLITS, Job, Manifest
+from slam.data.encode_progress import PROGRESS, keep, sidecars, unfinished, write_tables
+from slam.data.encode_shards import Encoder, encode_rows, load_encoder, shrinkage
+from slam.data.encode_sheet import write_sheet
 from slam.data.latents import identity
-from slam.data.shards import REBUILD, Raw, decode, read_picture, read_raw
+from slam.data.records import Raw, read_raw
 from slam.errors import SlamError
-from slam.files import resumable_folder, sha256, whole_file, write_json
-from slam.models.diffusion import LatentDiffusion, load
+from slam.files import locked, read_json, resumable_folder, sha256, write_json
+from slam.launch import accelerate_launch, sigterm_raises
 from slam.progress import progress
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SPLITS = ("train", "validation")
-DONE = "done.json"  # in the unfinished folder: the index entries of its finished shards
+PATIENCE = timedelta(days=7)  # that processes wait for the one with the most to do
+TODO = "todo.json"  # in the folder of the progress: the files that this run is to make
 
 
-class Job(NamedTuple):
-    """One shard to make."""
+class Task(NamedTuple):
+    config: Encode
+    teacher: str
+    raw: Path
+    filtered: Path
+    out: Path
 
-    file: str
-    split: str
-    rows: pd.DataFrame  # of the filter's manifest
+    @property
+    def folder(self) -> Path:
+        """Where `resumable_folder` has what is not finished."""
+        return self.out.with_name(f".{self.out.name}.partial")
+
+
+class Process(NamedTuple):
+    """One of those that encode."""
+
+    index: int
+    count: int
+    local: int  # how many of them this machine runs
+    device: str
+    wait: Callable[[], Any]  # for all the others
 
 
 def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: Path) -> dict:
-    """Write the shards of latents, manifest.parquet and index.json into `out`; returns the counts.
+    """Write the shards of latents, manifest.parquet, rejected.parquet, index.json, docs/ and decoded.png into `out`;
+    returns the counts.
 
-    Shards that a killed run finished are kept if their sha256 still holds. Raises `SlamError` for a picture that is
-    missing, broken or not the one that the manifest means.
+    Shards that a killed run finished are kept if their sha256 still holds. Raises `SlamError` when too many pictures
+    are broken, when the latents do not meet their expectations or are not what fp32 gives, and when another process
+    is at work on `out`; what is done is then kept beside `out` for the next run.
     """
-    source = read_raw(raw)
-    manifest = filtered / "manifest.parquet"
-    if not manifest.is_file():
-        raise SlamError(f"{manifest} does not exist: run `slam filter` first")
-    jobs = plan(pd.read_parquet(manifest), config.shard)
-    parts = {part: identity(teacher, part) for part in ("vae", "tokenizer")}
-    meant = {"config": config.model_dump(), "parts": parts, "manifest": sha256(manifest), "raw": str(source.shards)}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load(teacher, parts=("vae", "tokenizer"), dtype=PRECISIONS[config.precision], device=device)
-    _check_resolution(config.resolution, model)
-    with resumable_folder(out, hashlib.sha256(json.dumps(meant).encode()).hexdigest()) as folder:
-        entries = _shards(folder, jobs, source, model, config)
-        pq.write_table(contents(jobs), folder / "manifest.parquet", compression="zstd")
-        with safe_open(folder / jobs[0].file, framework="pt") as shard:
-            shape = shard.get_slice("latents").get_shape()[1:]
-        scaling = {"scaling_factor": model.vae.config.scaling_factor, "latent_shape": shape}
-        write_json(folder / "index.json", {**parts, **scaling, "shards": entries})
-        (folder / DONE).unlink()
-    return {split: sum(len(job.rows) for job in jobs if job.split == split) for split in SPLITS} | {"shards": len(jobs)}
+    task = Task(config, teacher, raw, filtered, out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        run(task, _launched())
+    elif config.processes == 1:
+        run(task, Process(0, 1, 1, "cuda" if torch.cuda.is_available() else "cpu", lambda: None))
+    else:
+        arguments = [config.model_dump_json(), *map(str, task[1:])]
+        code = accelerate_launch("slam.data.encode", arguments, config.processes, key="encode.processes")
+        if code:
+            raise SlamError(f"encoding ended with exit code {code}; the same command goes on from what is done", code)
+    return read_json(out / "counts.json", "slam encode")
 
 
-def plan(manifest: pd.DataFrame, size: int) -> list[Job]:
-    """The manifest's rows in their order, split by split, `size` to a shard."""
-    jobs = []
-    for split in SPLITS:
-        rows = manifest[manifest["split"] == split]
-        for number, start in enumerate(range(0, len(rows), size)):
-            jobs.append(Job(f"{split}-{number:05d}.safetensors", split, rows[start : start + size]))
-    return jobs
+def _launched() -> Process:
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Process(state.process_index, state.num_processes, local, str(state.device), state.wait_for_everyone)
 
 
-def contents(jobs: list[Job]) -> pa.Table:
-    """Where each sample is, and what it was made of: one row a sample, in the order of the shards."""
-    columns = ["split", "key", "caption", "sha256"]
-    tables = [job.rows[columns].assign(file=job.file, row=np.arange(len(job.rows))) for job in jobs]
-    return pa.Table.from_pandas(pd.concat(tables), preserve_index=False)
+def run(task: Task, process: Process) -> None:
+    """This process's share of the task; the first process also begins and ends it."""
+    with sigterm_raises(), _place(task) if process.index == 0 else nullcontext(task.folder) as folder:
+        manifest, source = Manifest(task.filtered / "manifest.parquet"), read_raw(task.raw)
+        jobs = manifest.plan(task.config.shard)
+        if process.index == 0:
+            (folder / PROGRESS).mkdir(exist_ok=True)
+            write_json(folder / PROGRESS / TODO, [job.file for job in unfinished(folder, jobs)])
+        encoder = load_encoder(task.config, task.teacher, process.device, threads_of(process.local))
+        process.wait()
+        todo = set(read_json(folder / PROGRESS / TODO, "slam encode"))
+        mine = [job for job in jobs if job.file in todo][process.index :: process.count]
+        _make(folder, mine, manifest, source, encoder, process)
+        process.wait()
+        if process.index == 0:
+            _finish(folder, jobs, manifest, source, encoder, task)
+    process.wait()
 
 
-def _check_resolution(resolution: int, model: LatentDiffusion) -> None:
-    factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
-    if resolution % factor:
-        raise SlamError(f"encode.resolution = {resolution} must be a multiple of {factor}: the VAE shrinks by that")
+@contextmanager
+def _place(task: Task):
+    """The unfinished folder, for one run at a time."""
+    out = task.out
+    parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
+    files = [task.filtered / "manifest.parquet", task.raw / "index.json"]
+    meant = {
+        "config": task.config.model_dump(exclude={"processes", "broken"}),  # these leave the numbers alone
+        "parts": parts,
+        "files": [sha256(file) for file in files if file.is_file()],
+    }
+    fingerprint = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
+    with (
+        locked(out.with_name(f".{out.name}.lock"), f"`slam encode` is writing {out}"),
+        resumable_folder(out, fingerprint) as folder,
+    ):
+        yield folder
 
 
-def _shards(folder: Path, jobs: list[Job], source: Raw, model: LatentDiffusion, config: Encode) -> list[dict]:
-    """Make the shards that `folder` does not hold; the index entries of all."""
-    done = _finished(folder)
-    with progress(label="encode", total=sum(len(job.rows) for job in jobs)) as bar:
+def _make(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, encoder: Encoder, process: Process) -> None:
+    """Make this process's shards. Stops when they alone hold more broken pictures than the whole set may."""
+    label = "encode" if process.count == 1 else f"encode, 1 of {process.count}"
+    rejected = 0
+    with progress(label=label, total=sum(len(job.rows) for job in jobs), disable=process.index > 0) as bar:
         for job in jobs:
-            if job.file in done:
-                bar.update(len(job.rows))
-                continue
-            with whole_file(folder / job.file) as partial:
-                save_file(encode_rows(job.rows, source, model, config, bar.update), partial)
-                entry = {"bytes": partial.stat().st_size, "sha256": sha256(partial)}
-            done[job.file] = {"file": job.file, "split": job.split, "count": len(job.rows), **entry}
-            write_json(folder / DONE, done)
-    return [done[job.file] for job in jobs]
+            rows = manifest.rows(job)
+            shard, facts = encode_rows(rows, source, encoder, bar.update)
+            rejected += keep(folder, job, shard, rows, facts)["rejected"]
+            _check_share(rejected, len(manifest), encoder.config, folder)
 
 
-def _finished(folder: Path) -> dict[str, dict]:
-    """The index entries of the shards in `folder` that are whole."""
-    if not (folder / DONE).is_file():
-        return {}
-    entries = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    return {
-        file: entry
-        for file, entry in entries.items()
-        if (folder / file).is_file() and sha256(folder / file) == entry["sha256"]
-    }
+def _check_share(rejected: int, rows: int, config: Encode, folder: Path) -> None:
+    if rejected > config.broken * rows:
+        raise SlamError(
+            f"{rejected} of {rows} pictures are broken or changed, more than encode.broken = {config.broken:.2%}: "
+            f"{folder / PROGRESS} names them (columns key, reason, detail). If the source was repaired, remove "
+            f"{folder} and run `slam encode` again; if that many may go, raise encode.broken"
+        )
 
 
-def encode_rows(
-    rows: pd.DataFrame, source: Raw, model: LatentDiffusion, config: Encode, update: Callable[[int], object]
-) -> dict[str, Tensor]:
-    """{"latents": float16 [N, C, h, w], "input_ids": int32 [N, L]}. Calls `update` with the number of each batch."""
-    latents = []
-    pictures = read_pictures(rows, source)
-    for start in range(0, len(rows), config.batch):
-        batch = [_square(next(pictures), config.resolution) for _ in range(min(config.batch, len(rows) - start))]
-        pixels = torch.from_numpy(np.stack(batch)).to(model.vae.device, model.vae.dtype) / 127.5 - 1
-        with torch.inference_mode():
-            encoded = model.encode(pixels.permute(0, 3, 1, 2))
-        if not torch.isfinite(encoded).all():
-            raise SlamError(
-                f"the VAE gave values that are not finite for keys {rows['key'].iloc[start]} and on: "
-                f"encode.precision = {config.precision} is too narrow for it, use fp32"
-            )
-        latents.append(encoded.to("cpu", torch.float16))
-        update(len(batch))
-    return {
-        "latents": torch.cat(latents).contiguous(),
-        "input_ids": model.tokenize(list(rows["caption"])).to(torch.int32),
-    }
+def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, encoder: Encoder, task: Task) -> None:
+    """Check what all processes made, and write what tells of it."""
+    entries = sidecars(folder, jobs)
+    rejected = sum(entry["rejected"] for entry in entries)
+    _check_share(rejected, len(manifest), task.config, folder)
+    kept = {split: [(j, e) for j, e in zip(jobs, entries, strict=True) if j.split == split] for split in SPLITS}
+    samples = {split: sum(entry["count"] for _, entry in pairs) for split, pairs in kept.items()}
+    for split, pairs in kept.items():
+        if pairs and not samples[split]:
+            raise SlamError(f"no picture of the split {split} could be encoded: {folder / PROGRESS} tells why")
+    side = task.config.resolution // shrinkage(encoder.model)
+    shape = [encoder.model.vae.config.latent_channels, side, side]
+    reasons = write_tables(folder, jobs)
+    counts = {**samples, "rejected": {name: reasons.get(name, 0) for name in REASONS}, "shards": len(jobs)}
+    told = {"rows": len(manifest), "rejected": counts["rejected"], "survivors": sum(samples.values())}
+    validate(folder, jobs, entries, shape, told)
+    shown = next(job for job, entry in reversed([*zip(jobs, entries, strict=True)]) if entry["count"])
+    write_sheet(folder / "decoded.png", folder / shown.file, shown, manifest, source, encoder)
+    parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
+    scaling = {"scaling_factor": encoder.model.vae.config.scaling_factor, "latent_shape": shape}
+    shards = [
+        {"file": job.file, "split": job.split} | {key: entry[key] for key in ("count", "bytes", "sha256")}
+        for job, entry in zip(jobs, entries, strict=True)
+    ]
+    write_json(folder / "index.json", {**parts, **scaling, "shards": shards})
+    write_json(folder / "counts.json", counts)
+    shutil.rmtree(folder / PROGRESS)
 
 
-def read_pictures(rows: pd.DataFrame, source: Raw) -> Iterator[Image.Image]:
-    """The pictures of `rows`, in their order, checked against their sha256 where the tars hold the original bytes.
-
-    img2dataset takes the sha256 of what it downloaded and then, unless told otherwise, encodes the picture again; of
-    such a tar nothing but the picture's own decoding can be checked. `verbatim` in the source's index tells which.
-    """
-    for number, part in rows.groupby("shard", sort=False):
-        with source.shards[number].tar.open("rb") as tar:
-            for key, member, offset, expected in part[["key", "member", "offset", "sha256"]].itertuples(index=False):
-                content = read_picture(tar, member, offset)
-                found = hashlib.sha256(content).hexdigest()
-                if source.verbatim and found != expected:
-                    raise SlamError(f"{tar.name}, key {key}: expected sha256 {expected}, found {found}: {REBUILD}")
-                yield decode(content, f"{tar.name}, key {key}")
-
-
-def _square(image: Image.Image, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]: the short side resized to `side`, the centre cut out."""
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+if __name__ == "__main__":
+    try:
+        _task = Task(Encode.model_validate_json(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))
+        run(_task, _launched())
+    except SlamError as error:
+        print(f"slam encode: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -19,8 +19,9 @@ import pandas as pd  # noqa: E402
 from great_expectations.core import RunIdentifier  # noqa: E402
 from great_expectations.expectations.row_conditions import Column  # noqa: E402
 
+from slam.data.records import DOWNLOAD, STATUS  # noqa: E402
+
 SOURCE = "img2dataset"
-STATUS = ["success", "failed_to_download", "failed_to_resize"]
 SCORES = (-2.0, 12.0)  # the predictors are affine: nominally 1 to 10, with a little on either side
 NONE = "none"  # in the table of shards: no such key
 EXAMPLES = 5  # values shown in the documents and in an error
@@ -30,6 +31,7 @@ def _rows() -> list[gxe.Expectation]:
     had = {"row_condition": Column("status") == "success"}  # only these have a picture
     sizes = "img2dataset leaves sizes empty with --disable_all_reencoding: keep WIDTH and HEIGHT as additional columns"
     hashes = "run img2dataset with --compute_hash sha256, its default"
+    scored = "give every row a score, leave the row out, or let `slam score` compute it (`score` in the profile)"
     scale = "the score is expected on the scale 1 to 10"
     return [
         gxe.ExpectTableColumnsToMatchSet(
@@ -37,9 +39,9 @@ def _rows() -> list[gxe.Expectation]:
         ),
         gxe.ExpectColumnValuesToNotBeNull(column="key"),
         gxe.ExpectColumnValuesToBeUnique(column="key", notes="a key names one picture: make this shard again"),
-        gxe.ExpectColumnValuesToBeInSet(column="status", value_set=STATUS),
+        gxe.ExpectColumnValuesToBeInSet(column="status", value_set=list(STATUS)),
         # NaN passes a range, hence both
-        gxe.ExpectColumnValuesToNotBeNull(column="aesthetic", notes="give every row a score, or leave the row out"),
+        gxe.ExpectColumnValuesToNotBeNull(column="aesthetic", notes=scored, **had),
         gxe.ExpectColumnValuesToBeBetween(column="aesthetic", min_value=SCORES[0], max_value=SCORES[1], notes=scale),
         *(gxe.ExpectColumnValuesToNotBeNull(column=side, notes=sizes, **had) for side in ("width", "height")),
         *(gxe.ExpectColumnValuesToBeBetween(column=side, min_value=1, **had) for side in ("width", "height")),
@@ -50,7 +52,7 @@ def _rows() -> list[gxe.Expectation]:
 
 def _shards() -> list[gxe.Expectation]:
     again = "the files of this shard do not belong together: make it again"
-    equal = {"rows": "count in stats", "success": "successes in stats"} | {s: f"{s} in stats" for s in STATUS[1:]}
+    equal = {"rows": "count in stats", "success": "successes in stats"} | {s: f"{s} in stats" for s in DOWNLOAD}
     none = {
         "rows without a picture": again,
         "pictures without a row": again,
@@ -62,16 +64,26 @@ def _shards() -> list[gxe.Expectation]:
     ]
 
 
+def _built(suites: dict[str, list[dict]]) -> dict[str, list[gxe.Expectation]]:
+    """Suites given as plain data: {"type": "expect_…", "kwargs": {…}, "notes": "…"}."""
+    return {
+        name: [
+            getattr(gxe, "".join(map(str.title, e["type"].split("_"))))(**e["kwargs"], notes=e["notes"]) for e in suite
+        ]
+        for name, suite in suites.items()
+    }
+
+
 class Validation:
     """One validation of a data set: `check` each table, then `build` the documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, further: dict[str, list[dict]] | None = None) -> None:
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = {"globally": False}
         self.run = RunIdentifier(run_name="filter", run_time=datetime.now(UTC))
         self.suites = {
             name: self.context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-            for name, expectations in {"rows": _rows(), "shards": _shards()}.items()
+            for name, expectations in {"rows": _rows(), "shards": _shards(), **_built(further or {})}.items()
         }
         self.checked: dict[str, bool] = {}  # asset -> success
 
