@@ -13,7 +13,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # Each may import what stands before it, and itself.
 LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli"]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
-BASE = ("__init__", "errors", "files", "config", "paths", "progress", "launch", "data.shapes")
+BASE = ("__init__", "errors", "files", "frozen", "config", "paths", "progress", "launch", "data.shapes")
 
 # Heavy packages, and the only places that know them.
 DOORS = {
