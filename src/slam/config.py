@@ -68,7 +68,7 @@ class Filter(Frozen):
     limits: Limits = Limits()
     duplicates: bool = True  # of pictures with one sha256 (one URL, where there is none) the first stays
     # Largest Hamming distance of 64-bit perceptual hashes at which two pictures count as one; off by default
-    near_duplicates: int | None = Field(None, ge=0, le=16)
+    near_duplicates: int | None = Field(None, ge=0, le=10)
     removal: tuple[str, ...] = ()  # files of URLs or sha256 that must go: text, one a line, or Parquet
     decontaminate: str | None = None  # a folder of evaluation pictures that must not be trained on
     expectations: str | None = None  # a YAML file of further expectations

@@ -1,0 +1,140 @@
+"""What can only be seen over all shards: the removal list, the evaluation's pictures, duplicates, near duplicates.
+
+In DuckDB, which goes to the disk for what its memory does not hold. A row is known by its place, (number of the
+shard) << 32 | (row of the shard's file of passed rows), so places are in the order of (shard, key). Its picture is
+known by the first 128 bits of its sha256 (columns high, low), of its URL's where it has none.
+
+In this order: removal, evaluation, duplicate, near duplicate. Whatever has the identity of a listed row goes with it.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from slam.config import Filter
+from slam.data.limits import DUPLICATE, EVALUATION, NEAR, OVER_ALL, REMOVAL
+from slam.data.lists import Evaluation
+from slam.data.near import NOWHERE, leaders, near
+from slam.errors import SlamError
+
+MEMORY = "1GB"  # DuckDB's; near duplicates hold 16 bytes more of each distinct picture, and a band's 24
+THREADS = 2
+SHARD = 32  # bits to the left of the row
+
+
+@contextmanager
+def database(folder: Path, passed: list[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database that keeps what it must write to the disk in `folder`; `rows` are the rows of the files `passed`."""
+    settings = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": str(folder / "spilled")}
+    with duckdb.connect(str(folder / "filter.duckdb"), config=settings) as db:
+        db.execute("SET preserve_insertion_order = false")
+        names = ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in passed)
+        db.execute(f"CREATE VIEW rows AS SELECT * FROM read_parquet([{names}])")
+        db.execute("CREATE TABLE gone (place BIGINT, reason VARCHAR, first BIGINT, detail VARCHAR)")
+        yield db
+
+
+def find_repeats(db: duckdb.DuckDBPyConnection, config: Filter, listed: pa.Array, shown: Evaluation | None) -> None:
+    """Fill `gone`: each place once, with its reason; `first`, of a duplicate, is the place of the row that stays."""
+    if len(listed):
+        _remove(db, listed)
+    if shown is not None:
+        _decontaminate(db, shown, config.near_duplicates or 0)
+    if config.duplicates:
+        _same(db)
+    if config.near_duplicates is not None:
+        _alike(db, config.near_duplicates)
+
+
+def _remove(db: duckdb.DuckDBPyConnection, listed: pa.Array) -> None:
+    db.register("names", pa.table({"name": listed}))
+    db.execute(
+        f"""CREATE TEMP TABLE bad AS SELECT DISTINCT high, low FROM rows
+            WHERE url IN (SELECT name FROM names) OR sha256 IN (SELECT name FROM names);
+            INSERT INTO gone SELECT place, '{REMOVAL}', NULL, NULL FROM rows SEMI JOIN bad USING (high, low)"""
+    )
+
+
+def _decontaminate(db: duckdb.DuckDBPyConnection, shown: Evaluation, radius: int) -> None:
+    hashes = _distinct(db)
+    found = near(hashes, np.unique(shown.phash), radius)
+    db.register("hits", pa.table({"phash": hashes[found != NOWHERE]}))
+    db.register("digests", pa.table({"sha256": shown.sha256}))
+    db.execute(
+        f"""INSERT INTO gone SELECT place, '{EVALUATION}', NULL, NULL FROM rows ANTI JOIN gone USING (place)
+            WHERE phash IN (SELECT phash FROM hits) OR sha256 IN (SELECT sha256 FROM digests)"""
+    )
+
+
+def _same(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute(
+        f"""CREATE TEMP TABLE groups AS SELECT high, low, min(place) AS first
+            FROM rows ANTI JOIN gone USING (place) GROUP BY high, low HAVING count(*) > 1;
+            INSERT INTO gone SELECT place, '{DUPLICATE}', first, NULL
+            FROM rows JOIN groups USING (high, low) ANTI JOIN gone USING (place) WHERE place > first"""
+    )
+
+
+def _alike(db: duckdb.DuckDBPyConnection, radius: int) -> None:
+    hashes = _distinct(db)
+    stays = hashes[leaders(hashes, radius)]
+    db.register("pairs", pa.table({"phash": hashes, "stays": stays, "bits": np.bitwise_count(hashes ^ stays)}))
+    db.execute(
+        f"""CREATE TEMP TABLE firsts AS SELECT phash, min(place) AS first
+            FROM rows ANTI JOIN gone USING (place) GROUP BY phash;
+            INSERT INTO gone SELECT place, '{NEAR}', firsts.first, bits || ' of 64 bits differ'
+            FROM rows ANTI JOIN gone USING (place) JOIN pairs USING (phash) JOIN firsts ON stays = firsts.phash
+            WHERE place > firsts.first"""
+    )
+
+
+def _distinct(db: duckdb.DuckDBPyConnection) -> np.ndarray:
+    """uint64, the perceptual hashes of the rows that are left, each once, in the order of their first places."""
+    without = db.execute("SELECT count(*), min(key) FROM rows WHERE phash IS NULL").fetchone()
+    if without[0]:
+        raise SlamError(
+            f"filter.near_duplicates, filter.decontaminate: expected pictures to compare, {without[0]} rows have none, "
+            f"e.g. key {without[1]}: download the pictures first, or set both to null"
+        )
+    return db.execute(
+        "SELECT phash FROM rows ANTI JOIN gone USING (place) GROUP BY phash ORDER BY min(place)"
+    ).fetchnumpy()["phash"]
+
+
+def counted(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Rows for each reason of OVER_ALL."""
+    found = dict(db.execute("SELECT reason, count(*) FROM gone GROUP BY reason").fetchall())
+    return {reason: found.get(reason, 0) for reason in OVER_ALL}
+
+
+def largest_held_out(db: duckdb.DuckDBPyConnection, validation: int) -> tuple[int, int] | None:
+    """(high, low) of the `validation`-th smallest identity that is left; None if there are fewer."""
+    return db.execute(
+        "SELECT high, low FROM rows ANTI JOIN gone USING (place) ORDER BY high, low LIMIT 1 OFFSET $1", [validation - 1]
+    ).fetchone()
+
+
+def name_firsts(db: duckdb.DuckDBPyConnection) -> None:
+    """Say in `detail` of which row a row is the duplicate, and put `gone` in the order of its places."""
+    db.execute(
+        f"""CREATE TEMP TABLE named AS SELECT place, key FROM rows SEMI JOIN gone ON rows.place = gone.first;
+            CREATE TABLE told AS SELECT gone.place, reason, CASE WHEN first IS NULL THEN detail ELSE concat_ws(', ',
+              'of shard ' || (first >> {SHARD}) || ', key ' || key, detail) END AS detail
+            FROM gone LEFT JOIN named ON gone.first = named.place ORDER BY gone.place"""
+    )
+
+
+def gone_from(db: duckdb.DuckDBPyConnection, number: int) -> pa.Table:
+    """row, reason, detail of the rows of shard `number` that go, in the order of the rows."""
+    start, end = number << SHARD, (number + 1) << SHARD
+    return db.execute(
+        "SELECT (place - $1)::BIGINT AS row, reason, detail FROM told WHERE place >= $1 AND place < $2 ORDER BY place",
+        [start, end],
+    ).to_arrow_table()
