@@ -21,6 +21,7 @@ DOORS = {
     "prefect": [],  # flows/ alone
     "dvc": [],
     "great_expectations": ["data/expectations.py"],
+    "imagehash": ["data/pictures.py"],
     "cleanfid": ["evaluation"],
     "accelerate": ["training", "launch.py"],
     "diffusers": ["models", "teacher", "evaluation/samplers.py"],

@@ -15,7 +15,8 @@ from PIL import Image
 
 from slam.data.encode import _square, encode_stage
 from slam.data.latents import Latents
-from slam.data.shards import decode, read_raw
+from slam.data.pictures import decode
+from slam.data.records import read_raw
 from slam.errors import SlamError
 from slam.files import write_json
 from slam.models.diffusion import load
@@ -142,7 +143,7 @@ def flip(tar, position):
 def test_a_flipped_bit_in_a_picture_is_found_and_nothing_is_left(survivor, raw, filtered, random_teacher, tmp_path):
     tar, row = survivor
     flip(tar, row.offset + 512 + 60)
-    with pytest.raises(SlamError, match=f"{tar.name}, key {row.key}: expected sha256 {row.sha256}, found"):
+    with pytest.raises(SlamError, match=f"shard {tar.stem}, key {row.key}: expected sha256 {row.sha256}, found"):
         encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "latents")
     assert not (tmp_path / "latents").exists()
 
@@ -154,7 +155,7 @@ def test_in_shards_that_were_encoded_again_a_broken_picture_is_found_by_decoding
     write_json(raw / "index.json", json.loads((raw / "index.json").read_text()) | {"verbatim": False})
     encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "latents")
     flip(tar, row.offset + 512 + 1)  # of the PNG signature
-    with pytest.raises(SlamError, match=f"{tar.name}, key {row.key}: expected a whole JPEG, PNG or WebP"):
+    with pytest.raises(SlamError, match=f"shard {tar.stem}, key {row.key}: expected a whole JPEG, PNG or WebP"):
         encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "again")
 
 

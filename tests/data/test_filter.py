@@ -6,12 +6,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from slam.data.filter import MANIFEST, REASONS, conservation, filter_stage, manifest, read_rows, reasons
-from slam.data.shards import pictures, read_raw
+from slam.data.filter import MANIFEST, REASONS, conservation, filter_stage, manifest, reasons
+from slam.data.records import read_raw, read_records
+from slam.data.tars import scan
 from slam.errors import SlamError
 from tests.data.conftest import FILTER
-from tests.data.test_shards import make_tar
+from tests.data.test_pictures import encoded
+from tests.data.test_tars import make_tar
 
 
 def change(parquet, edit):
@@ -41,8 +44,8 @@ def test_the_manifest_says_where_each_picture_is(drawn, filtered):
     found = pd.read_parquet(filtered / "manifest.parquet")
     assert found.equals(found.sort_values(["shard", "key"]))
     for number, shard in enumerate(read_raw(drawn / "raw").shards):
-        here = found[found.shard == number].merge(pictures(shard.tar), on="key")
-        assert len(here) and (here.member_x == here.member_y).all() and (here.offset_x == here.offset_y).all()
+        places, here = scan(shard.tar).pictures, found[found.shard == number]
+        assert len(here) and all(places[row.key][:2] == (row.member, row.offset) for row in here.itertuples())
 
 
 def test_the_documents_need_no_network_and_their_links_lead_somewhere(filtered):
@@ -65,7 +68,7 @@ def test_the_same_data_gives_the_same_manifest(drawn, filtered, tmp_path):
 
 def test_one_bad_shard_among_good_ones_fails_and_every_damage_is_told(raw, tmp_path):
     shards = read_raw(raw).shards
-    had = pictures(shards[1].tar).key
+    had = list(scan(shards[1].tar).pictures)
     keys = pd.read_parquet(shards[1].parquet).key
     nan, large, twice, odd = (int(np.flatnonzero(keys == key)[0]) for key in had[:4])
 
@@ -94,9 +97,10 @@ def test_one_bad_shard_among_good_ones_fails_and_every_damage_is_told(raw, tmp_p
 @pytest.mark.slow
 def test_a_picture_missing_from_its_tar_and_a_key_of_two_shards_are_found_out(raw, tmp_path):
     shards = read_raw(raw).shards
-    gone = pictures(shards[0].tar).key[3]
-    make_tar(shards[0].tar, [(f"{key}.png", b"x") for key in pictures(shards[0].tar).key if key != gone])
-    stolen = pictures(shards[0].tar).key[0]
+    had = list(scan(shards[0].tar).pictures)
+    gone, picture = had[3], encoded(Image.new("RGB", (32, 32)))
+    make_tar(shards[0].tar, [(f"{key}.png", picture) for key in had if key != gone])
+    stolen = had[0]
     change(shards[2].parquet, setting("key", 0, stolen))
     with pytest.raises(SlamError) as caught:
         filter_stage(FILTER, raw, tmp_path / "out")
@@ -154,50 +158,9 @@ def test_of_exact_duplicates_the_first_stays(raw, tmp_path):
     assert first.key in set(kept) and rows.key[row] not in set(kept)
 
 
-@pytest.mark.parametrize("name", ["AESTHETIC_SCORE", "aesthetic_score_laion_v2", "Aesthetic"])
-@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.string()])
-def test_scores_of_other_names_and_types_are_read(raw, name, kind):
-    parquet = read_raw(raw).shards[0].parquet
-    table = pq.read_table(parquet)
-    wanted = table["aesthetic"].to_numpy()
-    pq.write_table(
-        table.rename_columns({"aesthetic": name}).set_column(0, name, table["aesthetic"].cast(kind)), parquet
-    )
-    assert np.allclose(read_rows(parquet)["aesthetic"], wanted, atol=1e-6)
-
-
-def test_sizes_left_empty_are_taken_from_laions_columns_and_the_least_side_counts(raw):
-    parquet = read_raw(raw).shards[0].parquet
-    table = pq.read_table(parquet).slice(0, 3)
-    sizes = {"original_width": [600, None, 600], "original_height": [700, None, 700]}
-    sizes |= {"width": [256, None, 800], "height": [256, None, 900]}
-    sizes |= {"WIDTH": [1.0, 500.0, 1.0], "HEIGHT": [1.0, 400.0, 1.0]}
-    for name, values in sizes.items():
-        table = table.drop_columns([name] if name in table.column_names else []).append_column(name, pa.array(values))
-    pq.write_table(table, parquet)
-    rows = read_rows(parquet)
-    assert rows["width"].tolist() == [600, 500, 600] and rows["height"].tolist() == [700, 400, 700]
-    assert rows["short_side"].tolist() == [256, 400, 600]
-
-
-@pytest.mark.parametrize("column", ["aesthetic", "sha256", "caption"])
-def test_a_missing_column_is_named_with_what_was_found(raw, column):
-    parquet = read_raw(raw).shards[0].parquet
-    change(parquet, lambda rows: rows.drop(columns=column))
-    with pytest.raises(SlamError, match=rf"00000.parquet: expected a column {column}.*found .*status.*save_additional"):
-        read_rows(parquet)
-
-
-def test_a_score_that_is_no_number_is_named(raw):
-    parquet = read_raw(raw).shards[0].parquet
-    change(parquet, lambda rows: rows.assign(aesthetic="good"))
-    with pytest.raises(SlamError, match="00000.parquet: column aesthetic: expected double, found .*string.*good"):
-        read_rows(parquet)
-
-
 def test_broken_statistics_are_named(raw):
     shard = read_raw(raw).shards[1]
-    rows, tar = read_rows(shard.parquet), pictures(shard.tar)
+    rows = read_records(shard).to_pandas()
     cases = {
         '{"count": 50': "expected JSON",
         '{"count": 50}': "expected the numbers count, successes",
@@ -206,14 +169,7 @@ def test_broken_statistics_are_named(raw):
     for broken, message in cases.items():
         shard.stats.write_text(broken)
         with pytest.raises(SlamError, match=f"00001_stats.json: .*{message}"):
-            conservation(shard, rows, tar)
-
-
-def test_a_cut_parquet_is_named(raw):
-    parquet = read_raw(raw).shards[0].parquet
-    parquet.write_bytes(parquet.read_bytes()[:-100])
-    with pytest.raises(SlamError, match="00000.parquet: expected a whole Parquet file"):
-        read_rows(parquet)
+            conservation(shard, rows)
 
 
 def test_the_validation_split_is_exact_and_stays_when_data_is_added():

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from slam.config import Encode
 from slam.data.latents import identity
-from slam.data.shards import REBUILD, Raw, decode, read_picture, read_raw
+from slam.data.pictures import decode
+from slam.data.records import Raw, open_pictures, read_raw
 from slam.errors import SlamError
 from slam.files import resumable_folder, sha256, whole_file, write_json
 from slam.models.diffusion import LatentDiffusion, load
@@ -154,13 +155,14 @@ def read_pictures(rows: pd.DataFrame, source: Raw) -> Iterator[Image.Image]:
     such a tar nothing but the picture's own decoding can be checked. `verbatim` in the source's index tells which.
     """
     for number, part in rows.groupby("shard", sort=False):
-        with source.shards[number].tar.open("rb") as tar:
+        shard = source.shards[number]
+        with open_pictures(shard) as read:
             for key, member, offset, expected in part[["key", "member", "offset", "sha256"]].itertuples(index=False):
-                content = read_picture(tar, member, offset)
+                content = read(member, offset)
                 found = hashlib.sha256(content).hexdigest()
                 if source.verbatim and found != expected:
-                    raise SlamError(f"{tar.name}, key {key}: expected sha256 {expected}, found {found}: {REBUILD}")
-                yield decode(content, f"{tar.name}, key {key}")
+                    raise SlamError(f"shard {shard.name}, key {key}: expected sha256 {expected}, found {found}")
+                yield decode(content, f"shard {shard.name}, key {key}")
 
 
 def _square(image: Image.Image, side: int) -> np.ndarray:

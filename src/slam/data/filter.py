@@ -12,33 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slam.config import Filter
 from slam.data import pages
-from slam.data.expectations import NONE, STATUS, Validation
-from slam.data.shards import REBUILD, Shard, pictures, read_raw
+from slam.data.expectations import NONE, Validation
+from slam.data.records import DOWNLOAD, FOUND, MISSING, STATUS, Shard, read_raw, read_records
+from slam.data.sources.img2dataset import NO_ROW
 from slam.errors import SlamError
 from slam.files import read_json, whole_folder, write_json
 from slam.progress import progress
 
-# What each column may be called, in any case; more than one: the first that is not empty in a row.
-# The scores of LAION-Aesthetics 6+, laion2B-en-aesthetic and COYO; img2dataset's sizes, else LAION's.
-NAMES = {
-    "key": ("key",),
-    "status": ("status",),
-    "caption": ("caption", "text"),
-    "aesthetic": ("aesthetic", "aesthetic_score", "aesthetics_score", "aesthetic_score_laion_v2"),
-    "width": ("original_width", "width"),
-    "height": ("original_height", "height"),
-    "stored_width": ("width",),
-    "stored_height": ("height",),
-    "sha256": ("sha256",),
-}
-SIZES = ("width", "height", "stored_width", "stored_height")
-TYPES = dict.fromkeys(NAMES, pa.string()) | dict.fromkeys(("aesthetic", *SIZES), pa.float64())
-REASONS = ("failed_to_download", "failed_to_resize", "aesthetics", "short_side", "aspect", "caption", "duplicate")
+REASONS = (*DOWNLOAD, *FOUND, "aesthetics", "short_side", "aspect", "caption", "duplicate")
 MANIFEST = pa.schema(
     [("shard", pa.int32()), ("key", pa.string()), ("caption", pa.string()), ("width", pa.int32())]
     + [("height", pa.int32()), ("aesthetic", pa.float32()), ("sha256", pa.string()), ("split", pa.string())]
@@ -83,55 +68,17 @@ def _read(shards: list[Shard], config: Filter) -> Found:
     validation, problems, kept, records, keys = Validation(), [], [], [], []
     rejected = pd.Series(0, index=REASONS)
     for shard in progress(shards, "filter"):
-        rows = read_rows(shard.parquet)
-        problems += validation.check("rows", shard.name, rows, index="key")
-        tar = pictures(shard.tar)
-        records.append(conservation(shard, rows, tar))
+        rows = read_records(shard).to_pandas()
+        problems += validation.check("rows", shard.name, rows[rows["detail"] != NO_ROW], index="key")
+        records.append(conservation(shard, rows))
         keys.append(pd.DataFrame({"shard": shard.name, "key": rows["key"].unique()}))
         reason = reasons(rows, config)
         rejected = rejected.add(pd.Series(reason).value_counts(), fill_value=0)
-        passed = rows[reason == ""].merge(tar, on="key", how="left")
-        kept.append(passed.assign(shard=len(kept), caption=passed["caption"].str.strip()))
+        kept.append(rows[reason == ""].assign(shard=len(kept)))
     table = pd.DataFrame(records)
     table["keys of another shard"] = _shared_keys(pd.concat(keys)).reindex(table["shard"], fill_value=NONE).to_numpy()
     problems += validation.check("shards", "all-shards", table, index="shard")
     return Found(pd.concat(kept, ignore_index=True), rejected.reindex(REASONS), problems, validation)
-
-
-def read_rows(parquet: Path) -> pd.DataFrame:
-    """A shard's rows under our own column names (NAMES), and `short_side`, pixels: the least of the picture's sizes as
-    it was found and as it is stored, for a small one may be stored enlarged and a large one shrunk.
-
-    Raises `SlamError` for a file that is no Parquet, a column under none of its names, a value of another type.
-    """
-    try:
-        names = pq.read_schema(parquet).names
-        wanted = {ours: _find(names, theirs) for ours, theirs in NAMES.items()}
-        table = pq.read_table(parquet, columns=sorted(set(sum(wanted.values(), []))))
-    except (OSError, pa.ArrowException) as error:
-        raise SlamError(f"{parquet}: expected a whole Parquet file, found {error}: {REBUILD}") from None
-    columns = {}
-    for ours, theirs in wanted.items():
-        if not theirs:
-            raise SlamError(
-                f"{parquet}: expected a column {' or '.join(NAMES[ours])} (in any case), found {', '.join(names)}: "
-                "img2dataset keeps a column of its input with --save_additional_columns"
-            )
-        columns[ours] = pc.coalesce(*(_cast(table[name], TYPES[ours], parquet, name) for name in theirs))
-    columns["short_side"] = pc.min_element_wise(*(columns[size] for size in SIZES))
-    return pa.table(columns).to_pandas()
-
-
-def _find(names: list[str], theirs: tuple[str, ...]) -> list[str]:
-    """The columns among `names` that are one of `theirs` in any case, in the order of `theirs`."""
-    return [name for alias in theirs for name in sorted(names, reverse=True) if name.lower() == alias]
-
-
-def _cast(column: pa.ChunkedArray, kind: pa.DataType, parquet: Path, name: str) -> pa.ChunkedArray:
-    try:
-        return column.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise SlamError(f"{parquet}: column {name}: expected {kind}, found {column.type}: {error}") from None
 
 
 def reasons(rows: pd.DataFrame, config: Filter) -> np.ndarray:
@@ -148,21 +95,24 @@ def reasons(rows: pd.DataFrame, config: Filter) -> np.ndarray:
     return np.select([np.asarray(c, dtype=bool) for c in conditions.values()], list(conditions), default="")
 
 
-def conservation(shard: Shard, rows: pd.DataFrame, tar: pd.DataFrame) -> dict:
+def conservation(shard: Shard, rows: pd.DataFrame) -> dict:
     """One row of the table of shards: what the Parquet file, the statistics and the tar each say."""
+    strange = rows["detail"] == NO_ROW
     stats = read_json(shard.stats, "img2dataset")
-    wanted = ("count", "successes", *STATUS[1:])
+    wanted = ("count", "successes", *DOWNLOAD)
     if not isinstance(stats, dict) or not all(isinstance(stats.get(name), int) for name in wanted):
-        raise SlamError(f"{shard.stats}: expected the numbers {', '.join(wanted)}, found {stats}: {REBUILD}")
-    status = rows["status"].value_counts()
-    had = rows.loc[rows["status"] == "success", "key"]
+        raise SlamError(
+            f"{shard.stats}: expected the numbers {', '.join(wanted)}, found {stats}: make this shard again"
+        )
+    status = rows.loc[~strange, "status"].value_counts()
     return {
         "shard": shard.name,
-        "rows": len(rows),
-        **{name: int(status.get(name, 0)) for name in STATUS},
+        "rows": len(rows) - int(strange.sum()),
+        "success": int(status.drop(list(DOWNLOAD), errors="ignore").sum()),
+        **{name: int(status.get(name, 0)) for name in DOWNLOAD},
         **{f"{name} in stats": stats[name] for name in wanted},
-        "rows without a picture": _few(had[~had.isin(tar["key"])]),
-        "pictures without a row": _few(tar.loc[~tar["key"].isin(had), "key"]),
+        "rows without a picture": _few(rows.loc[rows["status"] == MISSING, "key"]),
+        "pictures without a row": _few(rows.loc[strange, "key"]),
     }
 
 
