@@ -21,6 +21,9 @@ DOORS = {
     "prefect": [],  # flows/ alone
     "dvc": [],
     "great_expectations": ["data/expectations.py"],
+    "duckdb": ["data/repeats.py"],
+    "dask": ["data/engines.py"],
+    "distributed": ["data/engines.py"],
     "imagehash": ["data/pictures.py"],
     "cleanfid": ["evaluation"],
     "accelerate": ["training", "launch.py"],

@@ -26,12 +26,12 @@ from great_expectations.render.view import DefaultJinjaPageView  # noqa: E402
 from pydantic.v1 import ValidationError  # noqa: E402
 
 from slam.config import Filter  # noqa: E402
+from slam.data.conservation import NONE  # noqa: E402
 from slam.data.limits import LIMITS  # noqa: E402
 from slam.data.records import DOWNLOAD, STATUS, SUCCESS  # noqa: E402
 from slam.errors import SlamError  # noqa: E402
 
 SCORES = (-2.0, 12.0)  # the predictors are affine: nominally 1 to 10, with a little on either side
-NONE = "none"  # in the table of shards: no such key
 EXAMPLES = 5  # values shown in the documents and in an error
 HAD = {"row_condition": f'status=="{SUCCESS}"', "condition_parser": "pandas"}  # only these have a picture
 NAMED = ("column", "column_A", "column_B", "column_list", "column_set")  # the arguments that name columns

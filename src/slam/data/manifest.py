@@ -1,4 +1,4 @@
-"""The filter's two lists, written shard by shard: manifest.parquet, what stays, and rejected.parquet, what goes and why."""
+"""The filter's two lists, shard by shard: manifest.parquet, what stays, and rejected.parquet, what goes and why."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_lists(
     shards: Iterable[tuple[Path, Path, pa.Table]],
     held_out: tuple[int, int] | None,
     check: Callable[[pa.Table, str], None],
-) -> int:
-    """Write both into `folder`, in the order of (shard, key); returns the rows of the manifest.
+) -> tuple[int, int]:
+    """Write both into `folder`, in the order of (shard, key); returns how many rows each has.
 
     `shards`: for each, its passed.parquet, its rejected.parquet and which of the passed rows go (row, reason, detail).
     Rows with an identity up to `held_out` are kept from training: a picture's own hash decides, so the same picture
@@ -40,12 +40,12 @@ def write_lists(
             stack.enter_context(_writer(stack.enter_context(whole_file(folder / name)), schema))
             for name, schema in (("manifest.parquet", MANIFEST), ("rejected.parquet", REJECTED))
         )
-        start = 0
-        for piece in _pieces(_sorted(shards, gone, held_out)):
-            check(piece, f"manifest-{start:09d}")
+        survivors = 0
+        for piece in _pieces(_survivors(shards, held_out, gone)):
+            check(piece, f"manifest-{survivors:09d}")
             kept.write_table(piece)
-            start += len(piece)
-    return start
+            survivors += len(piece)
+    return survivors, pq.read_metadata(folder / "rejected.parquet").num_rows
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -53,8 +53,8 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=few)
 
 
-def _sorted(
-    shards: Iterable[tuple[Path, Path, pa.Table]], gone: pq.ParquetWriter, held_out: tuple[int, int] | None
+def _survivors(
+    shards: Iterable[tuple[Path, Path, pa.Table]], held_out: tuple[int, int] | None, gone: pq.ParquetWriter
 ) -> Iterator[pa.Table]:
     """The survivors of each shard, as MANIFEST; writes its rejected rows to `gone` on the way."""
     for number, (passed, rejected, repeats) in enumerate(shards):
@@ -65,7 +65,9 @@ def _sorted(
         stays = np.ones(len(rows), dtype=bool)
         stays[repeats["row"].to_numpy()] = False
         rows = rows.filter(pa.array(stays))
-        yield _numbered(rows.append_column("split", splits(rows, held_out)), number).select(MANIFEST.names).cast(MANIFEST)
+        yield (
+            _numbered(rows.append_column("split", splits(rows, held_out)), number).select(MANIFEST.names).cast(MANIFEST)
+        )
 
 
 def _numbered(rows: pa.Table, number: int) -> pa.Table:

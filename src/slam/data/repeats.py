@@ -9,7 +9,9 @@ In this order: removal, evaluation, duplicate, near duplicate. Whatever has the 
 
 from __future__ import annotations
 
+import errno
 import glob
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,20 +30,37 @@ MEMORY = "1GB"  # DuckDB's; near duplicates hold 16 bytes more of each distinct 
 THREADS = 2
 SHARD = 32  # bits to the left of the row
 
+Database = duckdb.DuckDBPyConnection
+FULL = ("No space left", "File too large", "failed to offload")  # DuckDB's words
+
 
 @contextmanager
-def database(folder: Path, passed: list[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database that keeps what it must write to the disk in `folder`; `rows` are the rows of the files `passed`."""
-    settings = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": str(folder / "spilled")}
-    with duckdb.connect(str(folder / "filter.duckdb"), config=settings) as db:
-        db.execute("SET preserve_insertion_order = false")
-        names = ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in passed)
-        db.execute(f"CREATE VIEW rows AS SELECT * FROM read_parquet([{names}])")
-        db.execute("CREATE TABLE gone (place BIGINT, reason VARCHAR, first BIGINT, detail VARCHAR)")
-        yield db
+def database(folder: Path, files: list[Path]) -> Iterator[Database]:
+    """A database whose `rows` are those of `files`. What its memory does not hold it keeps in `folder`, while it is open.
+
+    Raises `OSError` (ENOSPC) if it finds no room there.
+    """
+    work = folder / "duckdb"
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    work.mkdir()
+    settings = {"memory_limit": MEMORY, "threads": THREADS, "temp_directory": str(work / "spilled")}
+    names = ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in files)
+    try:
+        with duckdb.connect(str(work / "filter.duckdb"), config=settings) as db:
+            db.execute("SET preserve_insertion_order = false")
+            db.execute(
+                f"CREATE VIEW rows AS SELECT * FROM read_parquet([{names}], filename = true, union_by_name = true)"
+            )
+            db.execute("CREATE TABLE gone (place BIGINT, reason VARCHAR, first BIGINT, detail VARCHAR)")
+            yield db
+    except duckdb.Error as error:
+        if any(words in str(error) for words in FULL):
+            raise OSError(errno.ENOSPC, str(error)) from None
+        raise
+    shutil.rmtree(work)
 
 
-def find_repeats(db: duckdb.DuckDBPyConnection, config: Filter, listed: pa.Array, shown: Evaluation | None) -> None:
+def find(db: Database, config: Filter, listed: pa.Array, shown: Evaluation | None) -> None:
     """Fill `gone`: each place once, with its reason; `first`, of a duplicate, is the place of the row that stays."""
     if len(listed):
         _remove(db, listed)
@@ -53,7 +72,7 @@ def find_repeats(db: duckdb.DuckDBPyConnection, config: Filter, listed: pa.Array
         _alike(db, config.near_duplicates)
 
 
-def _remove(db: duckdb.DuckDBPyConnection, listed: pa.Array) -> None:
+def _remove(db: Database, listed: pa.Array) -> None:
     db.register("names", pa.table({"name": listed}))
     db.execute(
         f"""CREATE TEMP TABLE bad AS SELECT DISTINCT high, low FROM rows
@@ -62,7 +81,7 @@ def _remove(db: duckdb.DuckDBPyConnection, listed: pa.Array) -> None:
     )
 
 
-def _decontaminate(db: duckdb.DuckDBPyConnection, shown: Evaluation, radius: int) -> None:
+def _decontaminate(db: Database, shown: Evaluation, radius: int) -> None:
     hashes = _distinct(db)
     found = near(hashes, np.unique(shown.phash), radius)
     db.register("hits", pa.table({"phash": hashes[found != NOWHERE]}))
@@ -73,7 +92,7 @@ def _decontaminate(db: duckdb.DuckDBPyConnection, shown: Evaluation, radius: int
     )
 
 
-def _same(db: duckdb.DuckDBPyConnection) -> None:
+def _same(db: Database) -> None:
     db.execute(
         f"""CREATE TEMP TABLE groups AS SELECT high, low, min(place) AS first
             FROM rows ANTI JOIN gone USING (place) GROUP BY high, low HAVING count(*) > 1;
@@ -82,7 +101,7 @@ def _same(db: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _alike(db: duckdb.DuckDBPyConnection, radius: int) -> None:
+def _alike(db: Database, radius: int) -> None:
     hashes = _distinct(db)
     stays = hashes[leaders(hashes, radius)]
     db.register("pairs", pa.table({"phash": hashes, "stays": stays, "bits": np.bitwise_count(hashes ^ stays)}))
@@ -95,7 +114,7 @@ def _alike(db: duckdb.DuckDBPyConnection, radius: int) -> None:
     )
 
 
-def _distinct(db: duckdb.DuckDBPyConnection) -> np.ndarray:
+def _distinct(db: Database) -> np.ndarray:
     """uint64, the perceptual hashes of the rows that are left, each once, in the order of their first places."""
     without = db.execute("SELECT count(*), min(key) FROM rows WHERE phash IS NULL").fetchone()
     if without[0]:
@@ -108,20 +127,20 @@ def _distinct(db: duckdb.DuckDBPyConnection) -> np.ndarray:
     ).fetchnumpy()["phash"]
 
 
-def counted(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def counted(db: Database) -> dict[str, int]:
     """Rows for each reason of OVER_ALL."""
     found = dict(db.execute("SELECT reason, count(*) FROM gone GROUP BY reason").fetchall())
     return {reason: found.get(reason, 0) for reason in OVER_ALL}
 
 
-def largest_held_out(db: duckdb.DuckDBPyConnection, validation: int) -> tuple[int, int] | None:
+def last_held_out(db: Database, validation: int) -> tuple[int, int] | None:
     """(high, low) of the `validation`-th smallest identity that is left; None if there are fewer."""
     return db.execute(
         "SELECT high, low FROM rows ANTI JOIN gone USING (place) ORDER BY high, low LIMIT 1 OFFSET $1", [validation - 1]
     ).fetchone()
 
 
-def name_firsts(db: duckdb.DuckDBPyConnection) -> None:
+def name_firsts(db: Database) -> None:
     """Say in `detail` of which row a row is the duplicate, and put `gone` in the order of its places."""
     db.execute(
         f"""CREATE TEMP TABLE named AS SELECT place, key FROM rows SEMI JOIN gone ON rows.place = gone.first;
@@ -131,10 +150,21 @@ def name_firsts(db: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def gone_from(db: duckdb.DuckDBPyConnection, number: int) -> pa.Table:
+def gone(db: Database, number: int) -> pa.Table:
     """row, reason, detail of the rows of shard `number` that go, in the order of the rows."""
     start, end = number << SHARD, (number + 1) << SHARD
     return db.execute(
         "SELECT (place - $1)::BIGINT AS row, reason, detail FROM told WHERE place >= $1 AND place < $2 ORDER BY place",
         [start, end],
     ).to_arrow_table()
+
+
+def shared_keys(db: Database) -> dict[int, str]:
+    """Number of a shard -> how many of its keys another one of `files` has too, and the first of them."""
+    found = db.execute(
+        """WITH named AS (SELECT key, split_part(parse_filename(filename), '.', 1)::INT AS number FROM rows),
+             shared AS (SELECT key FROM named GROUP BY key HAVING count(DISTINCT number) > 1)
+           SELECT number, count(*), min(key, 3)
+           FROM (SELECT DISTINCT number, key FROM named SEMI JOIN shared USING (key)) GROUP BY number"""
+    ).fetchall()
+    return {n: f"{count}: {', '.join(few)}{', …' if count > len(few) else ''}" for n, count, few in found}

@@ -17,15 +17,16 @@ import pyarrow.parquet as pq
 
 from slam.config import Filter
 from slam.data import histograms
+from slam.data.conservation import conservation
 from slam.data.expectations import Suite, check
 from slam.data.limits import REASONS, STAYS, aspect, rejected, values, verdicts
-from slam.data.records import DOWNLOAD, SUCCESS, Shard, read_records
+from slam.data.records import SUCCESS, Shard, read_records
 from slam.data.repeats import SHARD
-from slam.errors import SlamError
-from slam.files import read_json, whole_file, write_json
+from slam.files import whole_file, write_json
 
+PASSED, REJECTED, PAGE, FACTS = "passed.parquet", "rejected.parquet", "html", "json"
 DIGITS = 5  # of a shard's number
-PASSED = ("key", "caption", "width", "height", "aesthetic", "sha256", "member", "offset", "url")
+COLUMNS = ("key", "caption", "width", "height", "aesthetic", "sha256", "member", "offset", "url")
 
 
 class Task(NamedTuple):
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 
 
 def part(parts: Path, number: int, what: str) -> Path:
-    """Where a shard's part is: `what` is passed.parquet, rejected.parquet, html or json."""
+    """Where a shard's part is: `what` is PASSED, REJECTED, PAGE or FACTS."""
     return parts / f"{number:0{DIGITS}d}.{what}"
 
 
@@ -50,25 +51,24 @@ def sift(task: Task) -> dict[str, Any]:
     outcome = check("rows", suite, shard.name, rows.append_column("aspect", aspect(rows)), "key")
     columns = values(rows)
     found = verdicts(rows["status"], columns, config.limits)
-    with whole_file(part(parts, number, "html")) as partial:
+    with whole_file(part(parts, number, PAGE)) as partial:
         partial.write_text(outcome.page, encoding="utf-8")
-    with whole_file(part(parts, number, "rejected.parquet")) as partial:
+    with whole_file(part(parts, number, REJECTED)) as partial:
         pq.write_table(rejected(rows, columns, found, config.limits), partial, compression="zstd")
-    with whole_file(part(parts, number, "passed.parquet")) as partial:
+    with whole_file(part(parts, number, PASSED)) as partial:
         pq.write_table(passed(rows.filter(pa.array(found == STAYS)), number, config), partial, compression="zstd")
     codes = np.bincount(found[found != STAYS], minlength=len(REASONS))
     had = pc.equal(rows["status"], SUCCESS).to_numpy()
     facts = {
-        "shard": shard.name,
-        "rows": len(rows),
+        "number": number,
         "passed": int((found == STAYS).sum()),
         "rejected": dict(zip(REASONS, codes.tolist(), strict=True)),
         "histograms": histograms.count(columns, had, config.limits),
         "problems": outcome.problems,
-        "conservation": conservation(shard, _counted(rows["status"])),
         "keys": list(pc.min_max(rows["key"]).as_py().values()),
     }
-    write_json(part(parts, number, "json"), facts)
+    facts["conservation"] = conservation(shard, _counted(rows["status"]), facts["passed"] + int(codes.sum()))
+    write_json(part(parts, number, FACTS), facts)
     return facts
 
 
@@ -83,7 +83,7 @@ def passed(rows: pa.Table, number: int, config: Filter) -> pa.Table:
     if not pc.all(pc.less(keys[:-1], keys[1:])).as_py():
         rows = rows.take(pc.sort_indices(keys))
     identity = identities(rows, number)
-    columns = {name: rows[name] for name in PASSED} | {
+    columns = {name: rows[name] for name in COLUMNS} | {
         "caption": pc.fill_null(rows["caption"], ""),  # of a row that may lack one; no caption is the empty one
         "place": pa.array((number << SHARD) + np.arange(len(rows))),
         "high": pa.array(identity[:, 0]),
@@ -109,31 +109,6 @@ def identities(rows: pa.Table, number: int) -> np.ndarray:
 
 def _words(digests: bytes) -> np.ndarray:
     return np.frombuffer(digests, dtype=">u8").reshape(-1, 4)
-
-
-def conservation(shard: Shard, status: dict[str, int]) -> dict[str, Any]:
-    """How many were asked for and had by the rows, and by the downloader's statistics; of the latter None if unknown.
-
-    Nor are they asked where nothing is left but rows that say what is wrong with the files.
-    """
-    rows, lost = sum(status.values()), {name: status.get(name, 0) for name in DOWNLOAD}
-    wanted, stats, note = ("count", "successes", *DOWNLOAD), None, None
-    if shard.stats and any(status.get(name) for name in (SUCCESS, *DOWNLOAD)):
-        try:
-            stats = read_json(shard.stats, "img2dataset")
-        except SlamError as error:
-            note = str(error)
-        else:
-            if not isinstance(stats, dict) or not all(type(stats.get(name)) is int for name in wanted):
-                note = f"{shard.stats}: expected the numbers {', '.join(wanted)}, found {str(stats)[:200]}"
-    told = dict.fromkeys(wanted) if note or not stats else stats
-    return {
-        "rows": rows,
-        "downloaded": rows - sum(lost.values()),
-        **lost,
-        **{f"{name} in stats": told[name] for name in wanted},
-        "note": note,
-    }
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:
