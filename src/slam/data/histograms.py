@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from slam.config import Limit, Limits
 from slam.data.limits import LIMITS, Values, beyond
@@ -60,13 +60,13 @@ def draw(counts: dict[str, dict[str, Any]], limits: Limits, path: Path) -> None:
         _panel(axes, name, counts[name], getattr(limits, name))
     for axes in list(figure.axes)[len(shown) :]:
         axes.set_axis_off()
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
     figure.suptitle("Pictures that were had, by each limit's column, before duplicates", color=INK, fontsize=12)
     figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 def _panel(axes: Axes, name: str, counts: dict[str, Any], limit: Limit | None) -> None:
     edges, bins = LIMITS[name].edges, np.array(counts["bins"])
-    geometric = edges[0] > 0 and not np.allclose(np.diff(edges), edges[1] - edges[0])
     low = edges[0] if limit is None or limit.min is None else limit.min
     high = edges[-1] if limit is None or limit.max is None else limit.max
     for colour, start, end in ((GOES, edges[0], low), (STAYS, low, high), (GOES, high, edges[-1])):
@@ -74,15 +74,16 @@ def _panel(axes: Axes, name: str, counts: dict[str, Any], limit: Limit | None) -
             inside = np.clip(edges, start, end)
             drawn = inside[1:] > inside[:-1]
             axes.bar(inside[:-1][drawn], bins[drawn], np.diff(inside)[drawn], align="edge", color=colour, linewidth=0)
-    if geometric:
+    if LIMITS[name].log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.32 * bins.max())  # room for the numbers
     for cut in (limit.min, limit.max) if limit else ():
         if cut is not None:
-            axes.axvline(cut, color=INK, linewidth=1.2)
+            axes.axvline(cut, ymax=0.86, color=INK, linewidth=1.2)
     _numbers(axes, counts, limit)
     axes.set_title(LIMITS[name].label, loc="left", fontsize=10, color=INK, fontweight="bold")
     axes.set_title(f"{counts['missing']:,} without a value", loc="right", fontsize=8.5, color=FAINT)

@@ -22,6 +22,7 @@ class Column(NamedTuple):
     values: Callable[[pa.Table], pa.ChunkedArray]  # of a table of RECORD: [N], null where missing
     label: str  # on the picture
     edges: np.ndarray  # of its histogram; what lies beyond them counts in the bins at the ends
+    log: bool = False  # whether the histogram's axis is logarithmic
 
 
 def _itself(name: str) -> Callable[[pa.Table], pa.ChunkedArray]:
@@ -39,15 +40,20 @@ def _length(rows: pa.Table) -> pa.ChunkedArray:
     return pc.utf8_length(rows["caption"])
 
 
+def _whole(start: int, end: int) -> np.ndarray:
+    """Edges between whole numbers, evenly spaced on a logarithmic axis as far as that goes."""
+    return np.unique(np.geomspace(start, end, 81).round())
+
+
 # In the order in which they are asked: the first that a row is beyond is the reason it goes.
 LIMITS = {
     "aesthetic": Column(_itself("aesthetic"), "aesthetics score", np.linspace(0, 10, 101)),
-    "short_side": Column(_itself("short_side"), "short side, pixels", np.geomspace(8, 8192, 81)),
-    "aspect": Column(aspect, "long side / short side", np.geomspace(1, 10, 81)),
+    "short_side": Column(_itself("short_side"), "short side, pixels", _whole(8, 8192), log=True),
+    "aspect": Column(aspect, "long side / short side", np.geomspace(1, 10, 81), log=True),
     "watermark": Column(_itself("watermark"), "probability of a watermark", np.linspace(0, 1, 101)),
     "nsfw": Column(_itself("nsfw"), "probability of unsafe content", np.linspace(0, 1, 101)),
     "similarity": Column(_itself("similarity"), "similarity of picture and caption", np.linspace(0, 0.6, 101)),
-    "caption": Column(_length, "length of the caption, characters", np.geomspace(1, 1000, 81)),
+    "caption": Column(_length, "length of the caption, characters", _whole(1, 1000), log=True),
 }
 # Found over all shards, in this order (slam.data.repeats).
 REMOVAL, EVALUATION, DUPLICATE, NEAR = OVER_ALL = ("removal", "evaluation", "duplicate", "near duplicate")
