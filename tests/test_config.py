@@ -73,7 +73,8 @@ def test_the_papers_recipes_are_the_papers():
             {"nsfw": {"max": 1, "missing": "skip"}},
             r"nsfw\.missing = 'skip': .*'keep', 'drop' or 'stop'",
         ),
-        ("source", "kind", "img2dataset", r"needs path, captions, images"),
+        ("source", "kind", "img2dataset", r"needs path"),
+        ("source", "path", "/data", r"kind 'shapes' has no path"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(section, key, value, message, tiny):

@@ -13,12 +13,20 @@ from slam.frozen import Frozen, explain
 
 Positive = Annotated[int, Field(gt=0)]
 
+REFERENCE = ("captions", "images")  # the evaluation set; without it everything but `evaluate` works
+SOURCES = {  # kind -> the keys that it needs, the keys that it may have
+    "shapes": (("pictures", "evaluation"), ("degraded", "shard", "seed")),
+    **dict.fromkeys(("img2dataset", "metadata", "folder"), (("path",), REFERENCE)),
+    "coco": (("path", "annotations"), REFERENCE),
+}
+
 
 class Source(Frozen):
     """Where captioned pictures come from. `shapes` draws them; the others only name what is already there."""
 
-    kind: Literal["shapes", "img2dataset"]
-    path: str | None = None  # img2dataset: the folder of NNNNN.tar, .parquet and _stats.json
+    kind: Literal["shapes", "img2dataset", "metadata", "folder", "coco"]
+    path: str | None = None  # the folder of shards or of pictures; metadata: a Parquet file or a folder of them
+    annotations: str | None = None  # coco: the captions of the pictures in `path` (captions_train2014.json)
     captions: str | None = None  # evaluation captions, COCO format (captions_val2014.json)
     images: str | None = None  # the folder of evaluation images that the captions speak of
     pictures: Positive | None = None  # shapes: training pictures
@@ -29,10 +37,13 @@ class Source(Frozen):
 
     @model_validator(mode="after")
     def _complete(self):
-        needs = {"shapes": ("pictures", "evaluation"), "img2dataset": ("path", "captions", "images")}[self.kind]
-        missing = [key for key in needs if getattr(self, key) is None]
-        if missing:
+        needs, may = SOURCES[self.kind]
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        pair = [key for key in REFERENCE if given & set(REFERENCE)]  # both or neither
+        if missing := [key for key in (*needs, *pair) if key not in given]:
             raise ValueError(f"kind {self.kind!r} needs {', '.join(missing)}")
+        if strange := sorted(given - {"kind", *needs, *may}):
+            raise ValueError(f"kind {self.kind!r} has no {', '.join(strange)}")
         return self
 
 

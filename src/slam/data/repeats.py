@@ -36,7 +36,7 @@ FULL = ("No space left", "File too large", "failed to offload")  # DuckDB's word
 
 @contextmanager
 def database(folder: Path, files: list[Path]) -> Iterator[Database]:
-    """A database whose `rows` are those of `files`. In `folder` it keeps, while it is open, what its memory cannot hold.
+    """A database whose `rows` are those of `files`. What its memory cannot hold is in `folder` until it is closed.
 
     Raises `OSError` (ENOSPC) if it finds no room there.
     """
