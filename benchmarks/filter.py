@@ -51,7 +51,7 @@ WORDS = (
     "a an the of on in with and red blue old new small large house street portrait landscape painting vintage poster "
     "wedding beach mountain forest kitchen modern art print canvas photo stock vector illustration dog cat horse bird "
     "flower garden night sunset light dark woman man child family car train bridge river café naïve 東京 über"
-).split()
+)
 
 
 def generate(folder: Path, rows: int, shard: int, seed: int = 0) -> None:
@@ -68,8 +68,9 @@ def laion(start: int, count: int, rows: int, seed: tuple[int, int]) -> pa.Table:
     number = np.arange(start, start + count, dtype=np.uint64)
     again = rng.random(count) < REPEATED
     number[again] = rng.integers(0, max(start, 1), again.sum())
-    phrases = pa.array([" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(2000)])
-    hosts = pa.array([f"https://{rng.choice(WORDS[8:40])}{i}.example.com/wp-content/uploads/" for i in range(5000)])
+    words, same = WORDS.split(), np.random.default_rng(seed[0])  # the same hosts in every shard
+    hosts = pa.array([f"https://{same.choice(words[8:40])}{i}.example.com/wp-content/uploads/" for i in range(5000)])
+    phrases = pa.array([" ".join(same.choice(words, same.integers(2, 9))) for _ in range(2000)])
     mixed = (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(8)
     name = pa.array(mixed).cast(pa.string())
     url = pc.binary_join_element_wise(hosts.take(pa.array(mixed % 5000)), name, "-1024x768.jpg", "")
@@ -85,6 +86,7 @@ def laion(start: int, count: int, rows: int, seed: tuple[int, int]) -> pa.Table:
             values[rng.random(count) < nan] = np.nan
         return pa.array(values, mask=rng.random(count) < null)
 
+    watermark = np.where(rng.random(count) < 0.02, 0, rng.beta(0.5, 1.3, count)).astype(np.float32)
     side = np.exp(rng.normal(6.7, 0.45, count)).clip(16, 12000).round()
     ratio = np.exp(rng.normal(0.1, 0.35, count))
     return pa.table(
@@ -96,9 +98,7 @@ def laion(start: int, count: int, rows: int, seed: tuple[int, int]) -> pa.Table:
             "similarity": some(rng.normal(0.33, 0.04, count), 0.001),
             "hash": pa.array(mixed.astype(np.int64)),
             "punsafe": some(rng.beta(0.3, 6, count).astype(np.float32), 0.01, 0.002),
-            "pwatermark": some(
-                np.where(rng.random(count) < 0.02, 0, rng.beta(0.5, 1.3, count)).astype(np.float32), 0.03, 0.002
-            ),
+            "pwatermark": some(watermark, 0.03, 0.002),
             "AESTHETIC_SCORE": some((5.9 + rng.gamma(1.2, 0.35, count)).astype(np.float32), 0.0002, 0.0002),
             "__index_level_0__": pa.array(number.astype(np.int64)),
         }
@@ -117,7 +117,8 @@ def measure(raw: Path, out: Path, processes: int) -> tuple[float, float, dict]:
     shutil.rmtree(out, ignore_errors=True)
     begun = time.perf_counter()
     command = [sys.executable, "-c", CHILD, str(raw), str(out), str(processes)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    log = out.with_name("stderr.txt").open("w+")
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     peak, watched = 0, psutil.Process(child.pid)
     while child.poll() is None:
         peak = max(peak, resident(watched))
@@ -125,7 +126,8 @@ def measure(raw: Path, out: Path, processes: int) -> tuple[float, float, dict]:
     seconds = time.perf_counter() - begun
     said = child.stdout.read()
     if child.returncode:
-        sys.exit(f"the stage failed with {child.returncode}: run it by hand: slam filter on {raw}")
+        log.seek(0)
+        sys.exit(f"the stage failed with {child.returncode}:\n{log.read()[-2000:]}")
     return seconds, peak / 1e9, json.loads(said.splitlines()[-1])
 
 

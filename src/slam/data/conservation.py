@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from slam.config import Filter
 from slam.data.limits import REASONS
 from slam.data.records import DOWNLOAD, SUCCESS, Shard
 from slam.errors import SlamError
 from slam.files import read_json
 
-NONE = "none"  # in the table of shards: no such key
+NONE = "none"  # no such key
+STATS = ("count", "successes", *DOWNLOAD)  # numbers of img2dataset's NNNNN_stats.json
+# The table of shards, which the suite `shards` is for.
+SHARDS = pa.schema(
+    [("shard", pa.string())]
+    + [(name, pa.int64()) for name in ("rows", "passed and rejected", "downloaded", *DOWNLOAD)]
+    + [(f"{name} in stats", pa.int64()) for name in STATS]
+    + [("keys of another shard", pa.string())]
+)
 
 
 def conservation(shard: Shard, status: dict[str, int], judged: int) -> dict[str, Any]:
@@ -20,23 +30,23 @@ def conservation(shard: Shard, status: dict[str, int], judged: int) -> dict[str,
     None, and so are those of a shard of which nothing is left but rows that say what is wrong with its files.
     """
     rows, lost = sum(status.values()), {name: status.get(name, 0) for name in DOWNLOAD}
-    wanted, stats, note = ("count", "successes", *DOWNLOAD), None, None
+    stats, note = None, None
     if shard.stats and any(status.get(name) for name in (SUCCESS, *DOWNLOAD)):
         try:
             stats = read_json(shard.stats, "img2dataset")
         except SlamError as error:
             note = str(error)
         else:
-            if not isinstance(stats, dict) or not all(type(stats.get(name)) is int for name in wanted):
-                note = f"{shard.stats}: expected the numbers {', '.join(wanted)}, found {str(stats)[:200]}"
-    told = dict.fromkeys(wanted) if note or not stats else stats
+            if not isinstance(stats, dict) or not all(type(stats.get(name)) is int for name in STATS):
+                note = f"{shard.stats}: expected the numbers {', '.join(STATS)}, found {str(stats)[:200]}"
+    told = dict.fromkeys(STATS) if note or not stats else stats
     return {
         "shard": shard.name,
         "rows": rows,
         "passed and rejected": judged,
         "downloaded": rows - sum(lost.values()),
         **lost,
-        **{f"{name} in stats": told[name] for name in wanted},
+        **{f"{name} in stats": told[name] for name in STATS},
         "note": note,
     }
 

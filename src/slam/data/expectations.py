@@ -85,15 +85,19 @@ def shards(config: Filter) -> Suite:
     A tar may hold more than the statistics know of; it is listed. What they count and no row tells of is lost.
     """
     again = "the files of this shard do not belong together: make it again"
+    known = {"ignore_row_if": "either_value_is_missing"}  # not every source has statistics
     most = {"rows": "count in stats", "downloaded": "successes in stats"}
     mixed = "two downloads were mixed: keys must be unique over all shards"
     return [
         _of("column_pair_values_to_be_equal", "rows were lost", column_A="rows", column_B="passed and rejected"),
         *(
-            _of("column_pair_values_a_to_be_greater_than_b", again, column_A=a, column_B=b, or_equal=True)
+            _of("column_pair_values_a_to_be_greater_than_b", again, column_A=a, column_B=b, or_equal=True, **known)
             for a, b in most.items()
         ),
-        *(_of("column_pair_values_to_be_equal", again, column_A=s, column_B=f"{s} in stats") for s in DOWNLOAD),
+        *(
+            _of("column_pair_values_to_be_equal", again, column_A=s, column_B=f"{s} in stats", **known)
+            for s in DOWNLOAD
+        ),
         _of("column_values_to_be_in_set", mixed, column="keys of another shard", value_set=[NONE]),
     ]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from slam.config import Filter
 from slam.data import histograms, lists, pages, repeats
-from slam.data.conservation import NONE, overlapping, shortage, total
+from slam.data.conservation import NONE, SHARDS, overlapping, shortage, total
 from slam.data.engines import ENGINES, Map, cores
 from slam.data.expectations import SUITES, Outcome, Suite, check, describe
 from slam.data.further import further
@@ -140,7 +140,7 @@ def _check_shards(facts: list[dict[str, Any]], folder: Path, suite: Suite) -> Ou
         with repeats.database(folder, files) as db:
             shared = repeats.shared_keys(db)
     table = [fact["conservation"] | {"keys of another shard": shared.get(fact["number"], NONE)} for fact in facts]
-    return check("shards", suite, "all-shards", pa.Table.from_pylist(table), "shard")
+    return check("shards", suite, "all-shards", pa.Table.from_pylist(table, SHARDS), "shard")
 
 
 def _write_lists(
