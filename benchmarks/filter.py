@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -112,10 +113,10 @@ def run(raw: str, out: str, processes: str) -> None:
     print(json.dumps(filter_stage(CONFIG, Path(raw), Path(out), processes=int(processes))))
 
 
-def measure(raw: Path, out: Path, processes: int) -> tuple[float, float, dict]:
-    """Seconds, GB at the peak, the counts."""
+def measure(raw: Path, out: Path, processes: int) -> tuple[float, float, float, dict]:
+    """Seconds, of them on a processor (all processes together), GB at the peak, the counts."""
     shutil.rmtree(out, ignore_errors=True)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), processor()
     command = [sys.executable, "-c", CHILD, str(raw), str(out), str(processes)]
     log = out.with_name("stderr.txt").open("w+")
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -128,7 +129,13 @@ def measure(raw: Path, out: Path, processes: int) -> tuple[float, float, dict]:
     if child.returncode:
         log.seek(0)
         sys.exit(f"the stage failed with {child.returncode}:\n{log.read()[-2000:]}")
-    return seconds, peak / 1e9, json.loads(said.splitlines()[-1])
+    return seconds, processor() - used, peak / 1e9, json.loads(said.splitlines()[-1])
+
+
+def processor() -> float:
+    """Seconds that children which have ended, and theirs, were on a processor."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def resident(process: psutil.Process) -> int:
@@ -156,13 +163,13 @@ def main() -> None:
             generate(folder / "laion", rows, chosen.shard)
         metadata.make(Source(kind="metadata", path=str(folder / "laion")), folder / "raw")
         runs = [measure(folder / "raw", folder / "out", chosen.processes) for _ in range(chosen.repeat)]
-        times = [seconds for seconds, _, _ in runs]
-        counts, median = runs[0][2], statistics.median(times)
+        times, processor_times, peaks, counts = zip(*runs, strict=True)
+        median = statistics.median(times)
         print(
             f"{rows:>11,} rows: median of {len(runs)} {median:.1f} s ({min(times):.1f}-{max(times):.1f}), "
-            f"{1e6 * median / rows:.2f} us a row, peak {max(peak for _, peak, _ in runs):.2f} GB, "
-            f"load {os.getloadavg()[0]:.1f}; survivors {counts['survivors']:,}, "
-            f"rejected { ({name: n for name, n in counts['rejected'].items() if n}) }",
+            f"{1e6 * median / rows:.2f} us a row; on a processor {statistics.median(processor_times):.1f} s; "
+            f"peak {max(peaks):.2f} GB; load {os.getloadavg()[0]:.1f}; survivors {counts[0]['survivors']:,}, "
+            f"rejected { ({name: n for name, n in counts[0]['rejected'].items() if n}) }",
             flush=True,
         )
 

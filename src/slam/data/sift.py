@@ -7,6 +7,7 @@ NNNNN.passed.parquet, NNNNN.rejected.parquet, NNNNN.html (Data Docs) and, last, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from slam.data.repeats import SHARD
 from slam.files import whole_file, write_json
 
 PASSED, REJECTED, PAGE, FACTS = "passed.parquet", "rejected.parquet", "html", "json"
+CHUNK = 2**16  # rows that become Python objects at a time
 DIGITS = 5  # of a shard's number
 COLUMNS = ("key", "caption", "width", "height", "aesthetic", "sha256", "member", "offset", "url")
 
@@ -98,17 +100,25 @@ def identities(rows: pa.Table, number: int) -> np.ndarray:
     found = np.empty((len(rows), 2), dtype=np.uint64)
     digits = "".join(rows["sha256"].filter(pa.array(whole)).to_pylist())
     try:
-        found[whole] = _words(bytes.fromhex(digits))[:, :2]
+        found[whole] = _words(bytes.fromhex(digits), 4)[:, :2]
     except ValueError:  # no hexadecimal digits: the suite says so
         whole = np.zeros(len(rows), dtype=bool)
     rest = rows.filter(pa.array(~whole))
-    names = pc.coalesce(rest["url"], pc.binary_join_element_wise(str(number), rest["key"], "\n")).cast(pa.binary())
-    found[~whole] = _words(b"".join(hashlib.sha256(name.as_buffer()).digest() for name in names))[:, :2]
+    own = pc.binary_join_element_wise(str(number), rest["key"], "\n")
+    names = pc.coalesce(rest["url"], own).cast(pa.binary())
+    digests = [hashlib.sha256(n).digest()[:16] for chunk in _chunks(names) for n in chunk.to_numpy()]
+    found[~whole] = _words(b"".join(digests), 2)
     return found
 
 
-def _words(digests: bytes) -> np.ndarray:
-    return np.frombuffer(digests, dtype=">u8").reshape(-1, 4)
+def _chunks(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    for start in range(0, len(column), CHUNK):
+        yield column.slice(start, CHUNK)
+
+
+def _words(digests: bytes, each: int) -> np.ndarray:
+    """uint64 [N, each], big-endian, so that they are in the order of the digits."""
+    return np.frombuffer(digests, dtype=">u8").reshape(-1, each)
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:
