@@ -100,7 +100,7 @@ def laion(start: int, count: int, rows: int, seed: tuple[int, int]) -> pa.Table:
             "hash": pa.array(mixed.astype(np.int64)),
             "punsafe": some(rng.beta(0.3, 6, count).astype(np.float32), 0.01, 0.002),
             "pwatermark": some(watermark, 0.03, 0.002),
-            "AESTHETIC_SCORE": some((5.9 + rng.gamma(1.2, 0.35, count)).astype(np.float32), 0.0002, 0.0002),
+            "AESTHETIC_SCORE": some((5.9 + rng.gamma(1.2, 0.35, count)).clip(1, 10).astype(np.float32), 0.0002, 0.0002),
             "__index_level_0__": pa.array(number.astype(np.int64)),
         }
     )

@@ -23,6 +23,7 @@ REMOTE = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 STYLE = "slam.css"
+SUITE_LINK = "../../../../expectations/"  # Great Expectations puts its pages that deep
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
@@ -78,7 +79,7 @@ def _put(page: Path, html: str) -> None:
 def _local(html: str, page: Path, docs: Path, name: str) -> str:
     """The page without its remote parts, with our style, a title and a way back."""
     root = os.path.relpath(docs, page.parent)
-    html = REMOTE.sub("", html)
+    html = REMOTE.sub("", html).replace(SUITE_LINK, f"{root}/expectations/")
     html = html.replace("</head>", f'<link rel="stylesheet" href="{root}/{STYLE}"></head>', 1)
     return html.replace("<body>", f'<body><a href="{root}/index.html">all tables</a><h1>{escape(name)}</h1>', 1)
 

@@ -116,11 +116,11 @@ def _alike(db: Database, radius: int) -> None:
 
 def _distinct(db: Database) -> np.ndarray:
     """uint64, the perceptual hashes of the rows that are left, each once, in the order of their first places."""
-    without = db.execute("SELECT count(*), min(key) FROM rows WHERE phash IS NULL").fetchone()
-    if without[0]:
+    without, example = db.execute("SELECT count(*), min(key) FROM rows WHERE phash IS NULL").fetchall()[0]
+    if without:
         raise SlamError(
-            f"filter.near_duplicates, filter.decontaminate: expected pictures to compare, {without[0]} rows have none, "
-            f"e.g. key {without[1]}: download the pictures first, or set both to null"
+            f"filter.near_duplicates, filter.decontaminate: expected pictures to compare, {without} rows have none, "
+            f"e.g. key {example}: download the pictures first, or set both to null"
         )
     return db.execute(
         "SELECT phash FROM rows ANTI JOIN gone USING (place) GROUP BY phash ORDER BY min(place)"
@@ -135,9 +135,10 @@ def counted(db: Database) -> dict[str, int]:
 
 def last_held_out(db: Database, validation: int) -> tuple[int, int] | None:
     """(high, low) of the `validation`-th smallest identity that is left; None if there are fewer."""
-    return db.execute(
+    found = db.execute(
         "SELECT high, low FROM rows ANTI JOIN gone USING (place) ORDER BY high, low LIMIT 1 OFFSET $1", [validation - 1]
-    ).fetchone()
+    ).fetchall()
+    return found[0] if found else None
 
 
 def name_firsts(db: Database) -> None:
@@ -153,9 +154,9 @@ def name_firsts(db: Database) -> None:
 def gone(db: Database, number: int) -> pa.Table:
     """row, reason, detail of the rows of shard `number` that go, in the order of the rows."""
     start, end = number << SHARD, (number + 1) << SHARD
-    return db.execute(
-        "SELECT (place - $1)::BIGINT AS row, reason, detail FROM told WHERE place >= $1 AND place < $2 ORDER BY place",
-        [start, end],
+    return db.sql(
+        f"""SELECT (place - {start})::BIGINT AS row, reason, detail FROM told
+            WHERE place >= {start} AND place < {end} ORDER BY place"""
     ).to_arrow_table()
 
 
