@@ -22,7 +22,8 @@ def digest(word):
 
 
 def row(key, picture=None, url=None, phash=0):
-    return {"key": key, "sha256": None if picture is None else digest(picture), "url": url, "phash": phash, "status": "success"}
+    sha256 = None if picture is None else digest(picture)
+    return {"key": key, "sha256": sha256, "url": url, "phash": phash, "status": "success"}
 
 
 def gone(tmp_path, shards, listed=(), shown=None, **config):
