@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -76,13 +76,21 @@ def score(
 
 
 @app.command("filter")
-def filter_(profile: Profile = None) -> None:
+def filter_(
+    profile: Profile = None,
+    engine: Annotated[
+        Literal["serial", "processes", "dask"] | None,
+        typer.Option(help="where the shards are worked on; by default here, in processes if there is enough to do"),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="one for each core by default")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="dask: tcp://HOST:8786; by default workers here")] = None,
+) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
     from slam.data.filter import filter_stage
 
     chosen = _load(profile)
     scores = paths.SCORES if chosen.score else None
-    _report("filter", filter_stage(chosen.filter, paths.RAW, paths.FILTERED, scores))
+    _report("filter", filter_stage(chosen.filter, paths.RAW, paths.FILTERED, scores, engine, processes, scheduler))
 
 
 @app.command()

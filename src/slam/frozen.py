@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import typing
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Positive = typing.Annotated[int, Field(gt=0)]
 
 
 class Frozen(BaseModel):

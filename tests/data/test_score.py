@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from slam.config import Score, Source
+from slam.config_data import Score, Source
 from slam.data.filter import filter_stage
 from slam.data.records import read_raw, read_records
 from slam.data.score import score_stage
@@ -115,11 +115,13 @@ def test_the_filter_cuts_by_the_scores_and_counts_what_is_broken(bare, config, t
     score_stage(config, bare, tmp_path / "scores")
     wanted = {row["key"]: row["aesthetic"] for row in rows(tmp_path / "scores") if row["key"] != key}
     cut = sorted(wanted.values())[len(wanted) // 4]
-    limits = FILTER.model_copy(update={"aesthetics": cut})
-    counts = filter_stage(limits, bare, tmp_path / "filtered", tmp_path / "scores")
+    limits = FILTER.limits.model_copy(update={"aesthetic": Limit(min=cut, missing="stop")})
+    counts = filter_stage(
+        FILTER.model_copy(update={"limits": limits}), bare, tmp_path / "filtered", tmp_path / "scores"
+    )
     manifest = pq.read_table(tmp_path / "filtered/manifest.parquet").to_pylist()
     assert counts["rejected"]["broken"] == 1
-    assert counts["rejected"]["aesthetics"] == sum(score < cut for score in wanted.values()) > 0
+    assert counts["rejected"]["aesthetic"] == sum(score < cut for score in wanted.values()) > 0
     assert {row["key"]: row["aesthetic"] for row in manifest} == {k: s for k, s in wanted.items() if s >= cut}
 
 
@@ -132,7 +134,7 @@ def test_killed_and_started_again_it_leaves_the_same_bytes(bare, config, tmp_pat
 import os, signal
 from pathlib import Path
 import pyarrow.parquet as pq
-from slam.config import Score, Source
+from slam.config_data import Limit, Score, Source
 from slam.data.score import score_stage
 written, write = [], pq.write_table
 def last_words(table, path, **options):

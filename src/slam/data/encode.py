@@ -122,8 +122,9 @@ def _place(task: Task):
     out = task.out
     parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
     files = [task.filtered / "manifest.parquet", task.raw / "index.json"]
+    free = {"processes", "broken", "expectations"}  # these leave the numbers alone
     meant = {
-        "config": task.config.model_dump(exclude={"processes", "broken"}),  # these leave the numbers alone
+        "config": task.config.model_dump(exclude=free),
         "parts": parts,
         "files": [sha256(file) for file in files if file.is_file()],
     }
@@ -171,9 +172,9 @@ def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, enco
     reasons = write_tables(folder, jobs)
     counts = {**samples, "rejected": {name: reasons.get(name, 0) for name in REASONS}, "shards": len(jobs)}
     told = {"rows": len(manifest), "rejected": counts["rejected"], "survivors": sum(samples.values())}
-    validate(folder, jobs, entries, shape, told)
     shown = next(job for job, entry in reversed([*zip(jobs, entries, strict=True)]) if entry["count"])
     write_sheet(folder / "decoded.png", folder / shown.file, shown, manifest, source, encoder)
+    validate(folder, jobs, entries, shape, told, task.config.expectations)
     parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
     scaling = {"scaling_factor": encoder.model.vae.config.scaling_factor, "latent_shape": shape}
     shards = [

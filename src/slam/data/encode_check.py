@@ -6,17 +6,16 @@ taken while encoding, so a shard of 8,192 samples is a small table.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 
 from slam.data import pages
 from slam.data.encode_plan import Job
 from slam.data.encode_progress import statistics, totals
-from slam.data.expectations import Validation
+from slam.data.expectations import Suite, check, described, expect
+from slam.data.further import further
 from slam.errors import SlamError
 
 # A VAE's scaling factor gives its latents about unit variance over a set (the tiny VAE: 0.98 to 1.00, Stable
@@ -26,48 +25,52 @@ RANGES = {"mean": (-3.0, 3.0), "std": (0.005, 5.0), "spread": (0.0, 1.0)}  # of 
 SHARD_RANGES = {"mean": (-1.0, 1.0), "variance": (0.25, 4.0)}
 EQUAL = {"rows": "encoded + rejected", "encoded": "latents", "latents": "captions", "shape": "shape of the set"}
 SCALING = "is the VAE's scaling_factor right, and are these pictures?"
+SAMPLE = ("key", "finite", *RANGES)  # columns of the rows that the suite `latents` is for
+ABOUT = pages.About("Latents", "decoded.png", "pictures, and what their latents decode to")
 SHOWN = 10  # failed expectations in an error
-
-Suite = list[dict[str, Any]]
-
-
-def _of(kind: str, notes: str = "", **kwargs: Any) -> dict[str, Any]:
-    return {"type": f"expect_{kind}", "kwargs": kwargs, "notes": notes}
 
 
 def _between(ranges: dict[str, tuple[float, float]]) -> Suite:
     return [
-        _of("column_values_to_be_between", SCALING, column=name, min_value=low, max_value=high)
+        expect("column_values_to_be_between", SCALING, column=name, min_value=low, max_value=high)
         for name, (low, high) in ranges.items()
     ]
 
 
 LATENTS: Suite = [
-    _of("column_values_to_not_be_null", column="key"),
-    _of("column_values_to_be_unique", column="key"),
-    _of("column_values_to_be_in_set", "encode in fp32", column="finite", value_set=[True]),
-    *(_of("column_values_to_not_be_null", column=name) for name in ("mean", "std")),  # NaN passes a range
+    expect("column_values_to_not_be_null", column="key"),
+    expect("column_values_to_be_unique", column="key"),
+    expect("column_values_to_be_in_set", "encode in fp32", column="finite", value_set=[True]),
+    *(expect("column_values_to_not_be_null", column=name) for name in ("mean", "std")),  # NaN passes a range
     *_between(RANGES),
 ]
 LATENT_SHARDS: Suite = [
-    *(_of("column_pair_values_to_be_equal", column_A=a, column_B=b) for a, b in EQUAL.items()),
+    *(expect("column_pair_values_to_be_equal", column_A=a, column_B=b) for a, b in EQUAL.items()),
     *_between(SHARD_RANGES),
 ]
 
 
-def validate(folder: Path, jobs: Sequence[Job], entries: Sequence[dict], shape: Sequence[int], counts: dict) -> None:
+def validate(
+    folder: Path, jobs: Sequence[Job], entries: Sequence[dict], shape: Sequence[int], counts: dict, own: str | None
+) -> None:
     """Check what is in the unfinished `folder`: a sidecar of `entries` for each job. Writes docs/.
 
-    Raises `SlamError` naming the samples that are not as expected.
+    `own` is the user's file of further expectations. Raises `SlamError` naming the samples that are not as expected.
     """
-    validation = Validation({"latents": LATENTS, "latent shards": LATENT_SHARDS})
-    problems, table = [], []
+    added = further(own, {"latents": SAMPLE})["latents"]
+    suites = {"latents": LATENTS + added, "latent shards": LATENT_SHARDS}
+    tables, problems, totalled = [], [], []
+
+    def run(suite: str, name: str, rows: pa.Table, index: str) -> None:
+        outcome = check(suite, suites[suite], name, rows, index)
+        tables.append(pages.Table(name, suite, not outcome.problems, outcome.page))
+        problems.extend(outcome.problems)
+
     for (job, samples), entry in zip(statistics(folder, jobs), entries, strict=True):
-        problems += validation.check("latents", job.name, samples, index="key")
-        table.append(totals(folder, job, entry, samples, shape))
-    problems += validation.check("latent shards", "all-shards", pd.DataFrame(table), index="shard")
-    shutil.rmtree(folder / "docs", ignore_errors=True)
-    pages.write(folder / "docs", validation.build(folder / "docs"), counts, problems)
+        run("latents", job.name, pa.Table.from_pandas(samples, preserve_index=False), "key")
+        totalled.append(totals(folder, job, entry, samples, shape))
+    run("latent shards", "all-shards", pa.Table.from_pylist(totalled), "shard")
+    pages.write(folder / "docs", ABOUT, tables, described(suites), counts, problems)
     if problems:
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise SlamError("\n".join([*problems[:SHOWN], *more, f"All results: {folder / 'docs/index.html'}"]))
