@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from slam.config_data import Score, Source
+from slam.config_data import Limit, Score, Source
 from slam.data.filter import filter_stage
 from slam.data.records import read_raw, read_records
 from slam.data.score import score_stage
