@@ -64,10 +64,17 @@ def served(tmp_path_factory):
     thread.join()
 
 
-@pytest.fixture(params=[("jpg", "keep_ratio"), ("png", "center_crop"), ("webp", "no")], ids=lambda p: "-".join(p))
+ENCODINGS = {  # name -> options; those of the last leave the bytes as they came, unseen
+    "jpg": {"encode_format": "jpg", "encode_quality": 95, "resize_mode": "keep_ratio"},
+    "png": {"encode_format": "png", "encode_quality": 9, "resize_mode": "center_crop"},
+    "webp": {"encode_format": "webp", "encode_quality": 95, "resize_mode": "no"},
+    "verbatim": {"disable_all_reencoding": True},
+}
+
+
+@pytest.fixture(params=ENCODINGS)
 def downloaded(request, served, tmp_path):
-    """What img2dataset left, and the rows that it was given."""
-    encoding, resize = request.param
+    """Where img2dataset left its shards, the rows that it was given, and how it encoded."""
     rows = [
         {
             "URL": f"{served[0]}/{i}",
@@ -84,7 +91,7 @@ def downloaded(request, served, tmp_path):
         **{"url_list": tmp_path / "metadata.parquet", "input_format": "parquet", "url_col": "URL"},
         **{"caption_col": "TEXT", "output_format": "webdataset", "output_folder": tmp_path / "shards"},
         **{"number_sample_per_shard": SHARD, "processes_count": 1, "thread_count": 4, "timeout": 5},
-        **{"encode_format": encoding, "resize_mode": resize, "image_size": 64, "encode_quality": 9},
+        **ENCODINGS[request.param] | {"image_size": 64},
         "save_additional_columns": '["WIDTH","HEIGHT","AESTHETIC_SCORE","punsafe"]',
     }
     command = [EXECUTABLE, *(f"--{name}={value}" for name, value in options.items())]
@@ -92,11 +99,11 @@ def downloaded(request, served, tmp_path):
         command, env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    return tmp_path, rows
+    return tmp_path, rows, request.param
 
 
 def test_what_img2dataset_left_is_read_whole_and_filtered(downloaded, served):
-    folder, asked = downloaded
+    folder, asked, encoding = downloaded
     config = Source(kind="img2dataset", path=str(folder / "shards"))
     assert source_stage(config, folder / "raw", folder / "evaluation") == {"shards": 3, "evaluation": 0}
     rows = []
@@ -109,17 +116,19 @@ def test_what_img2dataset_left_is_read_whole_and_filtered(downloaded, served):
                     picture = decode(read(row["member"], row["offset"]), row["key"])
                     assert row["short_side"] == min(*picture.size, row["width"], row["height"])
         rows += found
-    _check_records({row["url"]: row for row in rows}, asked, served[1])
+    unseen = encoding == "verbatim"
+    _check_records({row["url"]: row for row in rows}, asked, served[1], "broken" if unseen else "failed_to_resize")
     config = FILTER.model_copy(update={"validation": 5})
     counts = filter_stage(config, folder / "raw", folder / "filtered")
     kept = pq.read_table(folder / "filtered/manifest.parquet")["caption"].to_pylist()
     good = [i for i in range(COUNT) if i not in GONE | BROKEN and i % 10]
     assert sorted(kept) == sorted(f"picture {i}" for i in good)
     assert counts["rows"] == COUNT == sum(counts["rejected"].values()) + counts["survivors"]
-    assert (counts["rejected"]["failed_to_download"], counts["rejected"]["failed_to_resize"]) == (3, 2)
+    assert counts["rejected"]["failed_to_download"] == len(GONE)
+    assert counts["rejected"]["broken" if unseen else "failed_to_resize"] == len(BROKEN)
 
 
-def _check_records(rows, asked, contents):
+def _check_records(rows, asked, contents, verdict):
     assert rows.keys() == {row["URL"] for row in asked} and len({row["key"] for row in rows.values()}) == COUNT
     for i, meant in enumerate(asked):
         row = rows[meant["URL"]]
@@ -128,7 +137,7 @@ def _check_records(rows, asked, contents):
         if i in GONE:
             assert row["status"] == "failed_to_download" and "404" in row["detail"]
         elif i in BROKEN:
-            assert row["status"] == "failed_to_resize" and row["detail"] == "Image decoding error"
+            assert (row["status"], bool(row["detail"])) == (verdict, True)
         else:
             assert (row["status"], row["width"], row["height"]) == ("success", 100 + i, 90)
             assert row["sha256"] == hashlib.sha256(contents[i]).hexdigest() and row["phash"] is not None
