@@ -117,6 +117,7 @@ def test_one_bad_shard_among_good_ones_fails_and_every_damage_is_told(raw, tmp_p
     assert "77.0" in (tmp_path / "out-failed/docs/validations/rows/00001.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_picture_missing_from_its_tar_costs_itself_and_a_key_of_two_shards_stops(raw, tmp_path):
     shards = read_raw(raw).shards
     had = list(scan(shards[0].tar).pictures)
@@ -143,6 +144,7 @@ def test_statistics_that_cannot_be_read_are_told_and_cost_nothing(raw, tmp_path)
     assert "00001_stats.json: expected JSON" in (tmp_path / "out/docs/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_too_few_survivors_stop_the_pipeline_and_a_later_success_removes_the_failed_documents(drawn, tmp_path):
     strict = FILTER.limits.model_copy(update={"aesthetic": FILTER.limits.aesthetic.model_copy(update={"min": 9.9})})
     with pytest.raises(SlamError, match=r"at least 50% of 150 rows to survive, found \d+; rejected: .*aesthetic \d+"):

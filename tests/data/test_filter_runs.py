@@ -69,7 +69,9 @@ def test_what_another_configuration_left_is_not_taken_up(drawn, tmp_path, monkey
     assert again == [0, 1, 2]
 
 
-@pytest.mark.parametrize("most", [20_000, 100_000])  # bytes of a file: too few for a page, for the database
+@pytest.mark.parametrize(
+    "most", [20_000, pytest.param(100_000, marks=pytest.mark.slow)]
+)  # bytes of a file: too few for a page, for the database
 def test_a_full_disk_is_told_and_what_was_there_stays_and_the_next_run_goes_on(drawn, filtered, tmp_path, most):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.parquet").write_text("of an earlier run")
