@@ -64,7 +64,7 @@ def test_a_misspelt_key_is_named_and_nothing_is_written(checkout):
 
 
 @pytest.mark.parametrize(
-    ("stage", "before"), [("filter", "slam source"), ("encode", "slam source"), ("train", "slam encode")]
+    ("stage", "before"), [("filter", "slam source"), ("encode", "slam filter"), ("train", "slam encode")]
 )
 def test_a_stage_without_its_input_names_the_stage_before(stage, before, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
