@@ -108,7 +108,7 @@ def laion(start: int, count: int, rows: int, seed: tuple[int, int]) -> pa.Table:
 
 def run(raw: str, out: str, processes: str) -> None:
     """The stage, in the process that is measured."""
-    from slam.data.filter import filter_stage
+    from slam.data.filter.stage import filter_stage
 
     print(json.dumps(filter_stage(CONFIG, Path(raw), Path(out), processes=int(processes))))
 

@@ -86,7 +86,7 @@ def filter_(
     scheduler: Annotated[str | None, typer.Option(help="dask: tcp://HOST:8786; by default workers here")] = None,
 ) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
-    from slam.data.filter import filter_stage
+    from slam.data.filter.stage import filter_stage
 
     chosen = _load(profile)
     scores = paths.SCORES if chosen.score else None
@@ -96,7 +96,7 @@ def filter_(
 @app.command()
 def encode(profile: Profile = None) -> None:
     """Stage 3: images to VAE latents, captions to token ids."""
-    from slam.data.encode import encode_stage
+    from slam.data.encode.stage import encode_stage
 
     chosen = _load(profile)
     _report("encode", encode_stage(chosen.encode, chosen.teacher, paths.RAW, paths.FILTERED, paths.LATENTS))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from slam.config import Encode, Filter, Source
-from slam.data.encode import encode_stage
-from slam.data.filter import filter_stage
+from slam.data.encode.stage import encode_stage
+from slam.data.filter.stage import filter_stage
 from slam.data.source import source_stage
 
 SOURCE = Source(kind="shapes", pictures=150, evaluation=20, degraded=0.2, shard=50, seed=3)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slam.data.encode import encode_stage
+from slam.data.encode.stage import encode_stage
 from slam.data.latents import Latents
 from slam.data.pictures import decode
 from slam.data.records import read_raw

@@ -8,8 +8,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from slam.data.encode_pictures import centre_square
-from slam.data.encode_sheet import draw_sheet, psnr
+from slam.data.encode.pictures import centre_square
+from slam.data.encode.sheet import draw_sheet, psnr
 from slam.data.pictures import decode
 
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from slam.data.encode import encode_stage
+from slam.data.encode.stage import encode_stage
 from slam.errors import SlamError
 from slam.files import locked
 from tests.data.conftest import ENCODE, TINY, contents
@@ -20,7 +20,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from slam.config import Encode
-from slam.data.encode import encode_stage
+from slam.data.encode.stage import encode_stage
 from slam.errors import SlamError
 try:
     encode_stage(Encode.model_validate_json(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))

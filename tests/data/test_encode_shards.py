@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slam.data.encode_pictures import squares
-from slam.data.encode_plan import Manifest
-from slam.data.encode_shards import encode_rows, load_encoder, noise_of
+from slam.data.encode.pictures import squares
+from slam.data.encode.plan import Manifest
+from slam.data.encode.shards import encode_rows, load_encoder, noise_of
 from slam.data.records import read_raw
 from slam.errors import SlamError
 from slam.files import write_json

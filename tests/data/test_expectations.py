@@ -3,10 +3,10 @@ import pytest
 import yaml
 
 from slam.config_data import Filter, Limits
-from slam.data.expectations import SUITES, check, rows
-from slam.data.filter import filter_stage
-from slam.data.further import further
+from slam.data.filter.stage import filter_stage
 from slam.data.records import RECORD
+from slam.data.validation.expectations import SUITES, check, rows
+from slam.data.validation.further import further
 from slam.errors import SlamError
 from tests.data.conftest import FILTER
 

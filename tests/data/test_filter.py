@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from slam.data.conservation import overlapping
-from slam.data.filter import filter_stage
-from slam.data.limits import REASONS
-from slam.data.manifest import MANIFEST, REJECTED, splits
+from slam.data.filter.conservation import overlapping
+from slam.data.filter.limits import REASONS
+from slam.data.filter.manifest import MANIFEST, REJECTED, splits
+from slam.data.filter.stage import filter_stage
 from slam.data.records import read_raw
 from slam.data.tars import scan
 from slam.errors import SlamError

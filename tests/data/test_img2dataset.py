@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from slam.config import Source
-from slam.data.filter import filter_stage
+from slam.data.filter.stage import filter_stage
 from slam.data.pictures import decode
 from slam.data.records import open_pictures, read_raw, read_records
 from slam.data.source import source_stage

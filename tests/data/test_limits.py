@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from slam.config_data import Filter, Limits
-from slam.data.limits import LIMITS, REASONS, STAYS, rejected, values, verdicts
+from slam.data.filter.limits import LIMITS, REASONS, STAYS, rejected, values, verdicts
 from slam.data.records import RECORD, STATUS
 
 GOOD = {

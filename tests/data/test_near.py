@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from slam.data.near import NOWHERE, leaders, near
+from slam.data.filter.near import NOWHERE, leaders, near
 
 
 def plain(hashes, radius):

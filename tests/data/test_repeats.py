@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from slam.config import Filter
-from slam.data import lists, repeats
-from slam.data.lists import Evaluation
+from slam.data.filter import lists, repeats
+from slam.data.filter.lists import Evaluation
+from slam.data.filter.sift import PASSED, part, passed
 from slam.data.pictures import decode, phash
 from slam.data.records import RECORD
-from slam.data.sift import PASSED, part, passed
 from slam.errors import SlamError
 from tests.data.test_pictures import encoded
 

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from slam.config_data import Limit, Score, Source
-from slam.data.filter import filter_stage
+from slam.data.filter.stage import filter_stage
 from slam.data.records import read_raw, read_records
 from slam.data.score import score_stage
 from slam.data.scores import with_scores

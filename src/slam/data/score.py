@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slam.ahead import ahead
 from slam.config import Score
-from slam.data.encode_pictures import threads_of
+from slam.data.encode.pictures import threads_of
 from slam.data.latents import identity
 from slam.data.pictures import BrokenPicture, decode
 from slam.data.records import Shard, open_pictures, read_raw, read_records

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from slam.config import Filter
-from slam.data.limits import DUPLICATE, EVALUATION, NEAR, OVER_ALL, REMOVAL
-from slam.data.lists import Evaluation
-from slam.data.near import NOWHERE, leaders, near
+from slam.data.filter.limits import DUPLICATE, EVALUATION, NEAR, OVER_ALL, REMOVAL
+from slam.data.filter.lists import Evaluation
+from slam.data.filter.near import NOWHERE, leaders, near
 from slam.errors import SlamError
 
 MEMORY = "1GB"  # DuckDB's; near duplicates hold 16 bytes more of each distinct picture, and a band's 24

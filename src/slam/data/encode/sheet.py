@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 
-from slam.data.encode_pictures import Square, squares
-from slam.data.encode_plan import Job, Manifest
-from slam.data.encode_shards import Encoder
+from slam.data.encode.pictures import Square, squares
+from slam.data.encode.plan import Job, Manifest
+from slam.data.encode.shards import Encoder
 from slam.data.records import Raw
 from slam.files import whole_file
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from slam.data import pages
-from slam.data.encode_plan import Job
-from slam.data.encode_progress import statistics, totals
-from slam.data.expectations import Suite, check, described, expect
-from slam.data.further import further
+from slam.data.encode.plan import Job
+from slam.data.encode.progress import statistics, totals
+from slam.data.validation import pages
+from slam.data.validation.expectations import Suite, check, described, expect
+from slam.data.validation.further import further
 from slam.errors import SlamError
 
 # A VAE's scaling factor gives its latents about unit variance over a set (the tiny VAE: 0.98 to 1.00, Stable

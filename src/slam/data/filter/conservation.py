@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from slam.config import Filter
-from slam.data.limits import REASONS
+from slam.data.filter.limits import REASONS
 from slam.data.records import DOWNLOAD, SUCCESS, Shard
 from slam.errors import SlamError
 from slam.files import read_json

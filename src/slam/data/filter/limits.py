@@ -55,7 +55,7 @@ LIMITS = {
     "similarity": Column(_itself("similarity"), "similarity of picture and caption", np.linspace(0, 0.6, 101)),
     "caption": Column(_length, "length of the caption, characters", _whole(1, 1000), log=True),
 }
-# Found over all shards, in this order (slam.data.repeats).
+# Found over all shards, in this order (slam.data.filter.repeats).
 REMOVAL, EVALUATION, DUPLICATE, NEAR = OVER_ALL = ("removal", "evaluation", "duplicate", "near duplicate")
 # The first that applies counts. `aesthetic missing`: no score, and the limit says to drop such a row.
 REASONS = (

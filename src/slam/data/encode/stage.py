@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import torch
 
 from slam.config import Encode
-from slam.data.encode_check import validate
-from slam.data.encode_pictures import REASONS, threads_of
-from slam.data.encode_plan import SPLITS, Job, Manifest
-from slam.data.encode_progress import PROGRESS, keep, sidecars, unfinished, write_tables
-from slam.data.encode_shards import Encoder, encode_rows, load_encoder, shrinkage
-from slam.data.encode_sheet import write_sheet
+from slam.data.encode.check import validate
+from slam.data.encode.pictures import REASONS, threads_of
+from slam.data.encode.plan import SPLITS, Job, Manifest
+from slam.data.encode.progress import PROGRESS, keep, sidecars, unfinished, write_tables
+from slam.data.encode.shards import Encoder, encode_rows, load_encoder, shrinkage
+from slam.data.encode.sheet import write_sheet
 from slam.data.latents import identity
 from slam.data.records import Raw, read_raw
 from slam.errors import SlamError
@@ -83,7 +83,7 @@ def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: P
         run(task, Process(0, 1, 1, "cuda" if torch.cuda.is_available() else "cpu", lambda: None))
     else:
         arguments = [config.model_dump_json(), *map(str, task[1:])]
-        code = accelerate_launch("slam.data.encode", arguments, config.processes, key="encode.processes")
+        code = accelerate_launch("slam.data.encode.stage", arguments, config.processes, key="encode.processes")
         if code:
             raise SlamError(f"encoding ended with exit code {code}; the same command goes on from what is done", code)
     return read_json(out / "counts.json", "slam encode")

@@ -26,8 +26,8 @@ from great_expectations.render.view import DefaultJinjaPageView  # noqa: E402
 from pydantic.v1 import ValidationError  # noqa: E402
 
 from slam.config import Filter  # noqa: E402
-from slam.data.conservation import NONE  # noqa: E402
-from slam.data.limits import LIMITS  # noqa: E402
+from slam.data.filter.conservation import NONE  # noqa: E402
+from slam.data.filter.limits import LIMITS  # noqa: E402
 from slam.data.records import DOWNLOAD, STATUS, SUCCESS  # noqa: E402
 from slam.errors import SlamError  # noqa: E402
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from slam.config_data import Limit, Limits
-from slam.data.limits import LIMITS, Values, beyond
+from slam.data.filter.limits import LIMITS, Values, beyond
 
 STAYS, GOES, GONE = "#2f6f9f", "#e0a48c", "#b0512c"  # bars that stay, bars that go, and their number
 INK, FAINT, GRID = "#2b2b2b", "#777777", "#e6e6e6"

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slam.config import Filter
-from slam.data import histograms
-from slam.data.conservation import conservation
-from slam.data.expectations import Suite, check
-from slam.data.limits import REASONS, STAYS, aspect, rejected, values, verdicts
+from slam.data.filter import histograms
+from slam.data.filter.conservation import conservation
+from slam.data.filter.limits import REASONS, STAYS, aspect, rejected, values, verdicts
+from slam.data.filter.repeats import SHARD
 from slam.data.records import SUCCESS, Shard, read_records
-from slam.data.repeats import SHARD
 from slam.data.scores import with_scores
+from slam.data.validation.expectations import Suite, check
 from slam.files import whole_file, write_json
 
 PASSED, REJECTED, PAGE, FACTS = "passed.parquet", "rejected.parquet", "html", "json"

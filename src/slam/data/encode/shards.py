@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slam.config import Encode
-from slam.data.encode_pictures import Rejected, Square, squares
+from slam.data.encode.pictures import Rejected, Square, squares
 from slam.data.records import Raw
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion, load

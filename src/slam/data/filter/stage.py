@@ -1,7 +1,7 @@
 """Stage `filter`: validate what is told of the pictures, keep the rows worth training on, say why each other one went.
 
-Each shard by itself (slam.data.sift), in any engine; then what only shows over all of them (slam.data.repeats), out
-of core; then the lists, shard by shard (slam.data.manifest). What a shard gave is kept, so a killed run goes on.
+Each shard by itself (`sift`), in any engine; then what only shows over all of them (`repeats`), out of core; then the
+lists, shard by shard (`manifest`). What a shard gave is kept, so a killed run goes on.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 import pyarrow as pa
 
 from slam.config import Filter
-from slam.data import histograms, lists, pages, repeats
-from slam.data.conservation import NONE, SHARDS, overlapping, shortage, total
-from slam.data.engines import ENGINES, Map, cores
-from slam.data.expectations import SUITES, Outcome, Suite, check, described
-from slam.data.further import further
-from slam.data.manifest import MANIFEST, write_lists
+from slam.data.filter import histograms, lists, repeats
+from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
+from slam.data.filter.engines import ENGINES, Map, cores
+from slam.data.filter.manifest import MANIFEST, write_lists
+from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.data.records import RECORD, Shard, read_raw
-from slam.data.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
+from slam.data.validation import pages
+from slam.data.validation.expectations import SUITES, Outcome, Suite, check, described
+from slam.data.validation.further import further
 from slam.errors import SlamError
 from slam.files import read_json, resumable_folder, whole_folder, write_json
 from slam.progress import progress

@@ -21,8 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from slam.data.encode_plan import Job
-from slam.data.encode_shards import FACTS
+from slam.data.encode.plan import Job
+from slam.data.encode.shards import FACTS
 from slam.errors import SlamError
 from slam.files import read_json, sha256, whole_file, write_json
 
