@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 
-from slam.config import Limits
+from slam.config_data import Limits
 from slam.data.filter import histograms
 from slam.data.filter.limits import LIMITS, values
 from slam.data.records import RECORD
