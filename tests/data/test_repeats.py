@@ -1,6 +1,8 @@
 """Duplicates, near duplicates, removal and decontamination over shards, against a plain loop over the rows."""
 
+import errno
 import hashlib
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -87,28 +89,39 @@ def test_duplicates_of_many_rows_are_those_that_a_dictionary_finds(tmp_path):
     assert gone(tmp_path, shards) == expected and len(expected) > 1000
 
 
-def test_memory_that_does_not_hold_the_rows_does_not_change_what_is_found(tmp_path, monkeypatch):
-    rng = np.random.default_rng(1)
-    count = 2_000_000
-    table = pa.table(
-        {
-            "place": np.arange(count),
-            "key": pa.array(np.arange(count)).cast(pa.string()),
-            "url": pa.nulls(count, pa.string()),
-            "sha256": pa.nulls(count, pa.string()),
-            "high": rng.integers(0, 1_500_000, count, dtype=np.uint64),
-            "low": np.zeros(count, dtype=np.uint64),
-        }
-    )
-    pq.write_table(table, part(tmp_path, 0, PASSED))
-    first = ~np.isin(np.arange(count), np.unique(table["high"].to_numpy(), return_index=True)[1])
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """A file of rows that DuckDB's memory does not hold, some of them repeated; the identities."""
+    rng, count = np.random.default_rng(1), 2_000_000
+    identities = rng.integers(0, 1_500_000, count, dtype=np.uint64)
+    columns = {"place": np.arange(count), "high": identities, "low": np.zeros(count, dtype=np.uint64)}
+    empty = dict.fromkeys(("key", "url", "sha256"), pa.nulls(count, pa.string()))
+    pq.write_table(pa.table(columns | empty), part(tmp_path, 0, PASSED))
     monkeypatch.setattr(repeats, "MEMORY", "64MB")
+    return identities
+
+
+@pytest.mark.slow
+def test_memory_that_does_not_hold_the_rows_does_not_change_what_is_found(tmp_path, many):
+    again = np.ones(len(many), dtype=bool)
+    again[np.unique(many, return_index=True)[1]] = False
     with repeats.database(tmp_path, [part(tmp_path, 0, PASSED)]) as db:
         repeats.find(db, Filter(survivors=0, validation=1), pa.array([], pa.string()), None)
-        assert db.execute("SELECT count(*), sum(place) FROM gone").fetchall() == [
-            (int(first.sum()), int(np.flatnonzero(first).sum()))
-        ]
+        found = db.execute("SELECT count(*), sum(place) FROM gone").fetchall()
+    assert found == [(int(again.sum()), int(np.flatnonzero(again).sum()))]
     assert not (tmp_path / "duckdb").exists()
+
+
+@pytest.mark.slow
+def test_no_room_for_what_memory_does_not_hold_is_told_as_a_full_disk(tmp_path, many):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(OSError) as caught, repeats.database(tmp_path, [part(tmp_path, 0, PASSED)]) as db:
+            repeats.find(db, Filter(survivors=0, validation=1), pa.array([], pa.string()), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_listed_url_or_sha256_goes_and_every_copy_of_it(tmp_path):
