@@ -13,7 +13,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # Each may import what stands before it, and itself.
 LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli"]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
-BASE = ("__init__", "errors", "files", "config", "paths", "progress", "launch", "ahead", "data.shapes")
+BASE = ("__init__", "errors", "files", "frozen", "config", "paths", "progress", "launch", "ahead", "data.shapes")
 
 # Heavy packages, and the only places that know them.
 DOORS = {
@@ -21,6 +21,9 @@ DOORS = {
     "prefect": [],  # flows/ alone
     "dvc": [],
     "great_expectations": ["data/expectations.py"],
+    "duckdb": ["data/repeats.py"],
+    "dask": ["data/engines.py"],
+    "distributed": ["data/engines.py"],
     "imagehash": ["data/pictures.py"],
     "cleanfid": ["evaluation"],
     "accelerate": ["training", "launch.py", "data/encode.py"],

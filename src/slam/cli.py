@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,20 +32,36 @@ def source(profile: Profile = None) -> None:
 
 
 @app.command("filter")
-def filter_(profile: Profile = None) -> None:
+def filter_(
+    profile: Profile = None,
+    engine: Annotated[
+        Literal["serial", "processes", "dask"] | None,
+        typer.Option(help="where the shards are worked on; by default here, in processes if there is enough to do"),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="one for each core by default")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="dask: tcp://HOST:8786; by default workers here")] = None,
+) -> None:
     """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
     from slam.data.filter import filter_stage
 
-    _report("filter", filter_stage(_load(profile).filter, paths.RAW, paths.FILTERED))
+    chosen = _load(profile).filter
+    _report("filter", filter_stage(chosen, paths.RAW, paths.FILTERED, engine, processes, scheduler))
 
 
 @app.command()
 def encode(profile: Profile = None) -> None:
-    """Stage 3: images to VAE latents, captions to token ids."""
+    """Stage 3: images to VAE latents, captions to token ids. The same command goes on from what a killed one did.
+
+    Runs in `encode.processes` processes, or on several machines that share the folder, on each of them:
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli encode
+    """
     from slam.data.encode import encode_stage
 
     chosen = _load(profile)
-    _report("encode", encode_stage(chosen.encode, chosen.teacher, paths.RAW, paths.FILTERED, paths.LATENTS))
+    places = paths.RAW, paths.FILTERED, paths.LATENTS
+    counts = encode_stage(chosen.encode, chosen.teacher, *places, chosen.filter)
+    if os.environ.get("RANK", "0") == "0":
+        _report("encode", counts)
 
 
 @app.command()

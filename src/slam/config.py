@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from slam.errors import SlamError
+from slam.frozen import Frozen, explain
 
 Positive = Annotated[int, Field(gt=0)]
 
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+REFERENCE = ("captions", "images")  # the evaluation set; without it everything but `evaluate` works
+SOURCES = {  # kind -> the keys that it needs, the keys that it may have
+    "shapes": (("pictures", "evaluation"), ("degraded", "shard", "seed")),
+    **dict.fromkeys(("img2dataset", "metadata", "folder"), (("path",), REFERENCE)),
+    "coco": (("path", "annotations"), REFERENCE),
+}
 
 
 class Source(Frozen):
     """Where captioned pictures come from. `shapes` draws them; the others only name what is already there."""
 
-    kind: Literal["shapes", "img2dataset"]
-    path: str | None = None  # img2dataset: the folder of NNNNN.tar, .parquet and _stats.json
+    kind: Literal["shapes", "img2dataset", "metadata", "folder", "coco"]
+    path: str | None = None  # the folder of shards or of pictures; metadata: a Parquet file or a folder of them
+    annotations: str | None = None  # coco: the captions of the pictures in `path` (captions_train2014.json)
     captions: str | None = None  # evaluation captions, COCO format (captions_val2014.json)
     images: str | None = None  # the folder of evaluation images that the captions speak of
     pictures: Positive | None = None  # shapes: training pictures
@@ -33,18 +37,52 @@ class Source(Frozen):
 
     @model_validator(mode="after")
     def _complete(self):
-        needs = {"shapes": ("pictures", "evaluation"), "img2dataset": ("path", "captions", "images")}[self.kind]
-        missing = [key for key in needs if getattr(self, key) is None]
-        if missing:
+        needs, may = SOURCES[self.kind]
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        pair = [key for key in REFERENCE if given & set(REFERENCE)]  # both or neither
+        if missing := [key for key in (*needs, *pair) if key not in given]:
             raise ValueError(f"kind {self.kind!r} needs {', '.join(missing)}")
+        if strange := sorted(given - {"kind", *needs, *may}):
+            raise ValueError(f"kind {self.kind!r} has no {', '.join(strange)}")
         return self
 
 
+class Limit(Frozen):
+    """What values of one column may stay. Both ends belong to it."""
+
+    min: float | None = None
+    max: float | None = None
+    missing: Literal["keep", "drop", "stop"]  # what becomes of a row without a value; stop: of the whole stage
+
+    @model_validator(mode="after")
+    def _says_something(self):
+        if self.min is None and self.max is None:
+            raise ValueError("a limit needs min or max; leave it out to switch it off")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min} is more than max = {self.max}: nothing would stay")
+        return self
+
+
+class Limits(Frozen):
+    """One that is left out is off."""
+
+    aesthetic: Limit | None = None  # LAION's score, 1-10
+    short_side: Limit | None = None  # pixels, the least of the sizes found and stored
+    aspect: Limit | None = None  # long side / short side
+    watermark: Limit | None = None  # probability
+    nsfw: Limit | None = None  # probability
+    similarity: Limit | None = None  # cosine of the picture's and the caption's CLIP embeddings
+    caption: Limit | None = None  # characters
+
+
 class Filter(Frozen):
-    aesthetics: float  # least aesthetics score, 1-10
-    short_side: int = Field(ge=0)  # least short side of the original picture, pixels
-    aspect: float = Field(3.0, ge=1)  # most long side / short side
-    caption: int = Field(1, ge=0)  # least caption length, characters
+    limits: Limits = Limits()
+    duplicates: bool = True  # of pictures with one sha256 (one URL, where there is none) the first stays
+    # Largest Hamming distance of 64-bit perceptual hashes at which two pictures count as one; off by default
+    near_duplicates: int | None = Field(None, ge=0, le=10)
+    removal: tuple[str, ...] = ()  # files of URLs or sha256 that must go: text, one a line, or Parquet
+    decontaminate: str | None = None  # a folder of evaluation pictures that must not be trained on
+    expectations: str | None = None  # a YAML file of further expectations
     survivors: float = Field(ge=0, le=1)  # stop when a smaller share survives
     validation: Positive  # pictures kept from training, for `select`
 
@@ -215,25 +253,4 @@ def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
-
-
-def _explain(problem: dict, where: str, model: type[Frozen]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1], model)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"{where}.{key} is not a key: {hint}"
-    if problem["type"] == "missing":
-        return f"{where}.{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if message.startswith(key + ".") else f"{where}.{key}: {message}"
-    return f"{where}.{key} = {problem['input']!r}: {message}"
-
-
-def _keys_at(location: tuple, model: Any) -> list[str]:
-    for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        raise SlamError(explain(error, where, model)) from None

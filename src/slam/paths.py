@@ -4,7 +4,7 @@ from pathlib import Path
 
 RAW = Path("data/raw")  # source: img2dataset shards, index.json
 EVALUATION = Path("data/evaluation")  # source: captions.json (COCO format), images/, index.json
-FILTERED = Path("data/filtered")  # filter: manifest.parquet, counts.json, docs/
+FILTERED = Path("data/filtered")  # filter: manifest.parquet, rejected.parquet, counts.json, histograms.png, docs/
 LATENTS = Path("data/latents")  # encode: SPLIT-NNNNN.safetensors, index, manifest, rejected, counts, docs/, decoded.png
 TRAIN = Path("runs/train")  # train: checkpoints/step-NNNNNN/, journal.jsonl
 STUDENT = Path("models/student")  # select: a diffusers folder

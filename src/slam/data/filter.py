@@ -1,166 +1,183 @@
-"""Stage `filter`: validate the shards' metadata, keep the rows worth training on, say why the others went.
+"""Stage `filter`: validate what is told of the pictures, keep the rows worth training on, say why each other one went.
 
-Works on columns, a shard at a time; what is held over all shards is the survivors' rows.
+Each shard by itself (slam.data.sift), in any engine; then what only shows over all of them (slam.data.repeats), out
+of core; then the lists, shard by shard (slam.data.manifest). What a shard gave is kept, so a killed run goes on.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from slam.config import Filter
-from slam.data import pages
-from slam.data.expectations import NONE, Validation
-from slam.data.records import DOWNLOAD, FOUND, MISSING, STATUS, Shard, read_raw, read_records
-from slam.data.sources.img2dataset import NO_ROW
+from slam.data import histograms, lists, pages, repeats
+from slam.data.conservation import NONE, SHARDS, overlapping, shortage, total
+from slam.data.engines import ENGINES, Map, cores
+from slam.data.expectations import SUITES, Outcome, Suite, check, describe
+from slam.data.further import further
+from slam.data.manifest import MANIFEST, write_lists
+from slam.data.records import RECORD, Shard, read_raw
+from slam.data.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.errors import SlamError
-from slam.files import read_json, whole_folder, write_json
+from slam.files import read_json, resumable_folder, whole_folder, write_json
 from slam.progress import progress
 
-REASONS = (*DOWNLOAD, *FOUND, "aesthetics", "short_side", "aspect", "caption", "duplicate")
-MANIFEST = pa.schema(
-    [("shard", pa.int32()), ("key", pa.string()), ("caption", pa.string()), ("width", pa.int32())]
-    + [("height", pa.int32()), ("aesthetic", pa.float32()), ("sha256", pa.string()), ("split", pa.string())]
-    + [("member", pa.string()), ("offset", pa.int64())]  # where the tar holds the picture
-)
+SMALL = 64 * 2**20  # bytes of shards that are not worth the seconds in which processes start
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def filter_stage(config: Filter, raw: Path, out: Path) -> dict:
-    """Write manifest.parquet, counts.json and docs/ into `out`; returns the counts.
+def filter_stage(
+    config: Filter,
+    raw: Path,
+    out: Path,
+    engine: str | None = None,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> dict:
+    """Write manifest.parquet, rejected.parquet, counts.json, histograms.png and docs/ into `out`; returns the counts.
 
-    Raises `SlamError` when an expectation fails or too few rows survive: `out` is then not written, and the
-    documents lie in a folder beside it whose name ends in `-failed`.
+    `engine`: one of ENGINES; by default several processes, where there is enough to do for them. Raises `SlamError`
+    when an expectation fails, too few rows survive or the disk is full: `out` then stays as it was. In the first two
+    cases the documents lie in a folder beside it whose name ends in `-failed`.
     """
-    shards = read_raw(raw).shards
+    source = read_raw(raw).shards
+    added = further(config.expectations, {"rows": (*RECORD.names, "aspect"), "manifest": MANIFEST.names})
+    suites = {name: SUITES[name](config) + added.get(name, []) for name in ("rows", "shards", "manifest")}
+    listed = lists.removal(config.removal)
     failed = out.with_name(f"{out.name}-failed")
-    with whole_folder(out) as partial:
-        found = _read(shards, config)
-        survivors, counts = _survivors(found)
-        problems = found.problems or _shortage(counts, config)
-        pages.write(partial / "docs", found.validation.build(partial / "docs"), counts, problems)
+    with _room(out), resumable_folder(out, _fingerprint(source, config, suites)) as folder:
+        parts = folder / "parts"
+        parts.mkdir(exist_ok=True)
+        tasks = [Task(number, shard, config, suites["rows"], parts) for number, shard in enumerate(source)]
+        facts = _sift_all(tasks, ENGINES[engine or _engine(source)](processes or cores(), scheduler))
+        outcomes = {"all-shards": ("shards", _check_shards(facts, folder, suites["shards"]))}
+        problems = [p for fact in facts for p in fact["problems"]] + outcomes["all-shards"][1].problems
+        counts = total(facts, {})
+        if not problems:
+            shown = lists.evaluation(config.decontaminate)
+            with repeats.database(folder, [part(parts, task.number, PASSED) for task in tasks]) as db:
+                repeats.find(db, config, listed, shown)
+                counts = total(facts, repeats.counted(db))
+                problems = shortage(counts, config)
+                if not problems:
+                    pieces = _write_lists(folder, tasks, db, config, suites["manifest"], counts)
+                    outcomes |= {name: ("manifest", outcome) for name, outcome in pieces.items()}
+                    problems = [problem for outcome in pieces.values() for problem in outcome.problems]
+        write_json(folder / "counts.json", counts)
+        spread = histograms.total([fact["histograms"] for fact in facts])
+        histograms.draw(spread, config.limits, folder / "histograms.png")
+        pages.write(
+            folder / "docs", _tables(tasks, facts, outcomes), _described(suites), counts, problems, _notes(facts)
+        )
         if problems:
             with whole_folder(failed) as kept:
-                shutil.copytree(partial / "docs", kept / "docs")
+                for name in ("docs", "counts.json", "histograms.png"):
+                    (folder / name).rename(kept / name)
+            shutil.rmtree(folder)
             raise SlamError(_complaint(problems, failed / "docs/index.html"))
-        pq.write_table(manifest(survivors, config.validation), partial / "manifest.parquet", compression="zstd")
-        write_json(partial / "counts.json", counts)
-    if failed.exists():
-        shutil.rmtree(failed)
+        shutil.rmtree(parts)
+    shutil.rmtree(failed, ignore_errors=True)
     return counts
 
 
-class Found(NamedTuple):
-    """What is known when every shard was read."""
-
-    kept: pd.DataFrame  # rows that pass by themselves, before duplicates are looked for
-    rejected: pd.Series  # reason -> rows
-    problems: list[str]
-    validation: Validation
-
-
-def _read(shards: list[Shard], config: Filter) -> Found:
-    validation, problems, kept, records, keys = Validation(), [], [], [], []
-    rejected = pd.Series(0, index=REASONS)
-    for shard in progress(shards, "filter"):
-        rows = read_records(shard).to_pandas()
-        problems += validation.check("rows", shard.name, rows[rows["detail"] != NO_ROW], index="key")
-        records.append(conservation(shard, rows))
-        keys.append(pd.DataFrame({"shard": shard.name, "key": rows["key"].unique()}))
-        reason = reasons(rows, config)
-        rejected = rejected.add(pd.Series(reason).value_counts(), fill_value=0)
-        kept.append(rows[reason == ""].assign(shard=len(kept)))
-    table = pd.DataFrame(records)
-    table["keys of another shard"] = _shared_keys(pd.concat(keys)).reindex(table["shard"], fill_value=NONE).to_numpy()
-    problems += validation.check("shards", "all-shards", table, index="shard")
-    return Found(pd.concat(kept, ignore_index=True), rejected.reindex(REASONS), problems, validation)
+def _fingerprint(source: list[Shard], config: Filter, suites: dict[str, Suite]) -> str:
+    """Of all that the output depends on; of a file its size and time, for the tars alone may be terabytes."""
+    places = [place for shard in source for place in (shard.parquet, shard.tar, shard.stats, shard.images) if place]
+    files = [*places, *config.removal]
+    if config.decontaminate:
+        files += sorted(path for path in Path(config.decontaminate).rglob("*") if path.is_file())
+    seen = [(str(file), (stat := Path(file).stat()).st_size, stat.st_mtime_ns) for file in files if Path(file).exists()]
+    meant = {"config": config.model_dump(), "suites": suites, "source": str(source), "files": seen}
+    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()
 
 
-def reasons(rows: pd.DataFrame, config: Filter) -> np.ndarray:
-    """For each row the first of REASONS for which it goes, or "" if it stays; duplicates are not looked for."""
-    width, height = rows["width"], rows["height"]
-    aspect = np.maximum(width, height) / np.minimum(width, height)
-    conditions = {
-        **{status: rows["status"] == status for status in STATUS[1:]},
-        "aesthetics": ~(rows["aesthetic"] >= config.aesthetics),  # so written, NaN goes too
-        "short_side": ~(rows["short_side"] >= config.short_side),
-        "aspect": ~(aspect <= config.aspect),
-        "caption": rows["caption"].str.strip().str.len().fillna(0) < max(config.caption, 1),
-    }
-    return np.select([np.asarray(c, dtype=bool) for c in conditions.values()], list(conditions), default="")
+def _engine(source: list[Shard]) -> str:
+    """Several processes take seconds to start."""
+    work = sum(path.stat().st_size for shard in source for path in (shard.parquet, shard.tar) if path and path.exists())
+    return "processes" if len(source) > 1 and cores() > 1 and work > SMALL else "serial"
 
 
-def conservation(shard: Shard, rows: pd.DataFrame) -> dict:
-    """One row of the table of shards: what the Parquet file, the statistics and the tar each say."""
-    strange = rows["detail"] == NO_ROW
-    stats = read_json(shard.stats, "img2dataset")
-    wanted = ("count", "successes", *DOWNLOAD)
-    if not isinstance(stats, dict) or not all(isinstance(stats.get(name), int) for name in wanted):
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """A full disk is told in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
         raise SlamError(
-            f"{shard.stats}: expected the numbers {', '.join(wanted)}, found {stats}: make this shard again"
-        )
-    status = rows.loc[~strange, "status"].value_counts()
-    return {
-        "shard": shard.name,
-        "rows": len(rows) - int(strange.sum()),
-        "success": int(status.drop(list(DOWNLOAD), errors="ignore").sum()),
-        **{name: int(status.get(name, 0)) for name in DOWNLOAD},
-        **{f"{name} in stats": stats[name] for name in wanted},
-        "rows without a picture": _few(rows.loc[rows["status"] == MISSING, "key"]),
-        "pictures without a row": _few(rows.loc[strange, "key"]),
-    }
+            f"no room left for {out}: {error}: what was there before is as it was; make room, "
+            "then the same command goes on from here"
+        ) from None
 
 
-def _few(keys: pd.Series) -> str:
-    """How many, and the first of them."""
-    return f"{len(keys)}: {', '.join(keys.head(3).astype(str))}{', …' if len(keys) > 3 else ''}" if len(keys) else NONE
+def _sift_all(tasks: list[Task], engine: AbstractContextManager[Map]) -> list[dict[str, Any]]:
+    """What is found in each shard, of those that are not done already by `engine`."""
+    notes = {task.number: part(task.parts, task.number, FACTS) for task in tasks}
+    done = {number: read_json(note, "slam filter") for number, note in notes.items() if note.is_file()}
+    left = [task for task in tasks if task.number not in done]
+    with progress(label="filter", total=len(tasks), initial=len(done)) as bar:
+        if left:
+            with engine as run:
+                for facts in run(sift, left):
+                    done[facts["number"]] = facts
+                    bar.update()
+    return [done[task.number] for task in tasks]
 
 
-def _shared_keys(keys: pd.DataFrame) -> pd.Series:
-    """Shard -> the keys that another shard has too; only shards that have some."""
-    return keys[keys["key"].duplicated(keep=False)].groupby("shard")["key"].agg(_few)
+def _check_shards(facts: list[dict[str, Any]], folder: Path, suite: Suite) -> Outcome:
+    shared = {}
+    if close := overlapping([fact["keys"] for fact in facts]):
+        files = [part(folder / "parts", number, what) for number in close for what in (PASSED, REJECTED)]
+        with repeats.database(folder, files) as db:
+            shared = repeats.shared_keys(db)
+    table = [fact["conservation"] | {"keys of another shard": shared.get(fact["number"], NONE)} for fact in facts]
+    return check("shards", suite, "all-shards", pa.Table.from_pylist(table, SHARDS), "shard")
 
 
-def _survivors(found: Found) -> tuple[pd.DataFrame, dict]:
-    """Rows in the order of (shard, key) without exact duplicates, of which the first stays; and the counts."""
-    kept = found.kept.sort_values(["shard", "key"], kind="stable")
-    repeated = kept["sha256"].duplicated()
-    rejected = {reason: int(count) for reason, count in found.rejected.items()} | {"duplicate": int(repeated.sum())}
-    survivors = kept[~repeated]
-    counts = {"rows": sum(rejected.values()) + len(survivors), "rejected": rejected, "survivors": len(survivors)}
-    return survivors, counts
+def _write_lists(
+    folder: Path, tasks: list[Task], db: repeats.Database, config: Filter, suite: Suite, counts: dict
+) -> dict[str, Outcome]:
+    """manifest.parquet and rejected.parquet; how each piece of the manifest was found."""
+    outcomes: dict[str, Outcome] = {}
+
+    def check_piece(piece: pa.Table, name: str) -> None:
+        outcomes[name] = check("manifest", suite, name, piece, "key")
+
+    repeats.name_firsts(db)
+    shards = (
+        (part(task.parts, task.number, PASSED), part(task.parts, task.number, REJECTED), repeats.gone(db, task.number))
+        for task in tasks
+    )
+    written = write_lists(folder, shards, repeats.last_held_out(db, config.validation), check_piece)
+    assert written == (counts["survivors"], sum(counts["rejected"].values())), "the lists hold what was counted"
+    return outcomes
 
 
-def _shortage(counts: dict, config: Filter) -> list[str]:
-    rows, survivors = counts["rows"], counts["survivors"]
-    problems = []
-    why = ", ".join(f"{reason} {count}" for reason, count in counts["rejected"].items() if count)
-    if survivors < config.survivors * rows or not survivors:
-        problems.append(
-            f"filter.survivors = {config.survivors}: expected at least {config.survivors:.0%} of {rows} rows to "
-            f"survive, found {survivors}; rejected: {why}: loosen the limits under `filter`, or mend the data"
-        )
-    elif survivors <= config.validation:
-        problems.append(
-            f"filter.validation = {config.validation}: expected more survivors than that, found {survivors} "
-            f"of {rows} rows; rejected: {why}: lower it, or take more data"
-        )
-    return problems
+def _tables(
+    tasks: list[Task], facts: list[dict[str, Any]], outcomes: dict[str, tuple[str, Outcome]]
+) -> Iterator[pages.Table]:
+    for task, fact in zip(tasks, facts, strict=True):
+        html = part(task.parts, task.number, PAGE).read_text(encoding="utf-8")
+        yield pages.Table(task.shard.name, "rows", not fact["problems"], html)
+    for name, (suite, outcome) in outcomes.items():
+        yield pages.Table(name, suite, not outcome.problems, outcome.page)
 
 
-def manifest(survivors: pd.DataFrame, validation: int) -> pa.Table:
-    """The survivors as MANIFEST; the `validation` pictures of smallest sha256 are kept from training.
+def _described(suites: dict[str, Suite]) -> dict[str, str]:
+    return {name: describe(name, suite) for name, suite in suites.items()}
 
-    A picture's own hash decides, so the same picture stays on its side when data is added, under whatever key.
-    """
-    smallest = survivors["sha256"].sort_values().index[:validation]
-    split = np.where(survivors.index.isin(smallest), "validation", "train")
-    return pa.Table.from_pandas(survivors.assign(split=split), MANIFEST, preserve_index=False)
+
+def _notes(facts: list[dict[str, Any]]) -> list[str]:
+    return [note for fact in facts if (note := fact["conservation"]["note"])]
 
 
 def _complaint(problems: list[str], docs: Path) -> str:

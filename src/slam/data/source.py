@@ -14,26 +14,24 @@ from slam.files import read_json, whole_folder, write_json
 def source_stage(config: Source, raw: Path, evaluation: Path) -> dict:
     """Write `raw` and `evaluation`; returns what they hold.
 
-    Raises `SlamError` when the user's shards are incomplete or the evaluation files are missing.
+    Raises `SlamError` for what the user has to mend: files that are missing, columns that no name is known for.
     """
-    if config.kind == "shapes":
-        counts = SOURCES[config.kind].make(config, raw)
-        with whole_folder(evaluation) as partial:
-            draw_evaluation(config, partial)
-        return counts | {"evaluation": config.evaluation}
-    captions, images, count = _reference(config)
+    told = {} if config.captions is None else _reference(Path(config.captions), Path(config.images))
     counts = SOURCES[config.kind].make(config, raw)
     with whole_folder(evaluation) as partial:
-        write_json(partial / "index.json", {"captions": str(captions), "images": str(images)})
-    return counts | {"evaluation": count}
+        if config.kind == "shapes":
+            draw_evaluation(config, partial)
+            return counts | {"evaluation": config.evaluation}
+        write_json(partial / "index.json", {name: told[name] for name in ("captions", "images") if name in told})
+    return counts | {"evaluation": told.get("count", 0)}
 
 
-def _reference(config: Source) -> tuple[Path, Path, int]:
-    """The captions, the folder of images and how many they are."""
-    captions, images = Path(config.captions).absolute(), Path(config.images).absolute()
+def _reference(captions: Path, images: Path) -> dict:
+    """The captions file, the folder of images, and the count of those that it names."""
+    captions, images = captions.absolute(), images.absolute()
     annotations = read_json(captions, "the COCO download")
     if not isinstance(annotations, dict) or not {"images", "annotations"} <= annotations.keys():
         raise SlamError(f"source.captions = {captions}: expected COCO's keys `images` and `annotations`")
     if not images.is_dir():
         raise SlamError(f"source.images = {images}: expected the folder of the pictures that source.captions names")
-    return captions, images, len(annotations["images"])
+    return {"captions": str(captions), "images": str(images), "count": len(annotations["images"])}

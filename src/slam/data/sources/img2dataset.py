@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 
 from slam.config import Source
 from slam.data import pictures
-from slam.data.columns import ParquetError, read_columns
+from slam.data.columns import ParquetError, check, read_columns
 from slam.data.pictures import BrokenPicture
 from slam.data.records import BROKEN, MISSING, RECORD, SUCCESS, Shard
 from slam.data.tars import BLOCK, Place, Refusal, Scan, read_picture, scan
 from slam.errors import SlamError
 from slam.files import whole_folder, write_json
+from slam.progress import progress
 
 NEEDED = ("key", "url", "caption", "status")
 NO_ROW = "the tar holds it, but the Parquet file has no row for it"
@@ -42,6 +43,8 @@ def make(config: Source, raw: Path) -> dict:
     ends = {"tar": ".tar", "parquet": ".parquet", "stats": "_stats.json"}
     entries = [{"name": s} | {place: str(folder / (s + end)) for place, end in ends.items()} for s in stems]
     _check_complete(entries)
+    for entry in progress(entries, "shards"):
+        check(Path(entry["parquet"]), NEEDED)
     with whole_folder(raw) as partial:
         write_json(partial / "index.json", {"kind": "img2dataset", "verbatim": False, "shards": entries})
     return {"shards": len(entries)}
