@@ -5,12 +5,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from slam import cli
+from slam.config import Source, parse
+from slam.data.sources import SOURCES
 from slam.models.diffusion import load
 from slam.models.export import export
 from slam.models.student import make_student
@@ -33,6 +37,14 @@ def test_help_names_every_stage_in_order():
     text = CliRunner().invoke(cli.app, ["--help"]).output
     places = [text.index(f" {stage} ") for stage in STAGES]
     assert places == sorted(places)
+
+
+def test_help_of_source_shows_each_kind_with_a_line_that_is_valid_as_pasted(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(cli.app, ["source", "--help"]).output
+    lines = [line for line in text.splitlines() if line.strip().startswith("source: {")]
+    kinds = [parse(yaml.safe_load(line)["source"], "pasted", Source).kind for line in lines]
+    assert kinds == list(get_args(Source.model_fields["kind"].annotation)) == list(SOURCES)
 
 
 def test_without_params_the_message_says_where_to_run(tmp_path):

@@ -25,7 +25,24 @@ Profile = Annotated[
 
 @app.command()
 def source(profile: Profile = None) -> None:
-    """Stage 1: captioned pictures as img2dataset shards, and evaluation captions with reference images."""
+    """Stage 1: name or draw the captioned pictures, and the captions and images of the evaluation.
+
+    The evaluation set, `captions` (COCO format) and `images`, may be left out or given to any but the first kind.
+    A profile of params.yaml has one of these:
+
+    \b
+      # the procedural tiny world, drawn
+      source: {kind: shapes, pictures: 6000, evaluation: 3072}
+      # what img2dataset wrote as webdataset: 00000.tar, .parquet, _stats.json
+      source: {kind: img2dataset, path: shards, captions: val.json, images: val}
+      # LAION's or COYO's Parquet files, to be filtered before any download
+      source: {kind: metadata, path: laion}
+      # images with metadata.jsonl (or .csv, .parquet: file_name and text),
+      # or with NAME.txt beside each
+      source: {kind: folder, path: pictures}
+      # COCO 2014 or 2017
+      source: {kind: coco, path: train2017, annotations: captions_train2017.json}
+    """
     from slam.data.source import source_stage
 
     _report("source", source_stage(_load(profile).source, paths.RAW, paths.EVALUATION))

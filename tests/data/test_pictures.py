@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from slam.data import pictures
-from slam.data.pictures import BrokenPicture, decode
+from slam.data.pictures import BrokenPicture, decode, phash, probe
+from tests.data.breakage import png
 
 
 def encoded(image, form="PNG", **options):
@@ -51,3 +52,33 @@ def test_a_picture_over_the_cap_is_not_decoded(monkeypatch):
     monkeypatch.setattr(pictures, "MAX_PIXELS", 99)
     with pytest.raises(BrokenPicture, match="10 x 10 pixels, at most 99"):
         decode(encoded(Image.new("RGB", (10, 10))), "x")
+
+
+def test_a_probe_tells_the_size_of_a_picture_whose_pixels_are_not_there():
+    for form in ("PNG", "JPEG"):
+        content = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 90, 3), np.uint8)), form)
+        assert probe(content[: len(content) // 2], "x") == (90, 64)
+
+
+def test_a_file_over_the_cap_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_BYTES", 99)
+    for look in (probe, decode):
+        with pytest.raises(BrokenPicture, match="x: 100 bytes, at most 99"):
+            look(bytes(100), "x")
+
+
+@pytest.mark.parametrize("look", [probe, decode])
+def test_a_complaint_is_one_short_line(look):
+    with pytest.raises(BrokenPicture) as caught:
+        look(png(2**31 - 1, 2**31 - 1) + b"\n" * 1000, "shard 00000, key 7")
+    told = str(caught.value)
+    assert told.startswith("shard 00000, key 7: expected a whole JPEG") and len(told) < 300 and "\n" not in told
+
+
+def test_the_perceptual_hash_is_near_for_the_same_picture_and_far_for_another():
+    ramp = np.linspace(0, 255, 96)
+    first = Image.fromarray(np.stack([ramp[None].repeat(96, 0)] * 3, -1).astype(np.uint8))
+    again = decode(encoded(first.resize((64, 80)), "JPEG", quality=60), "x")
+    other = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    assert 0 <= phash(first) < 2**64
+    assert (phash(first) ^ phash(again)).bit_count() <= 8 < 20 < (phash(first) ^ phash(other)).bit_count()

@@ -105,7 +105,7 @@ def _text(kind: pa.DataType) -> bool:
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, where: Path, name: str) -> pa.ChunkedArray:
     try:
         if kind == pa.string():
-            return _utf8(column.cast(kind))
+            return _utf8(column.cast(kind, safe=False))
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             column = pc.if_else(pc.equal(column, ""), None, column)
         numbers = column.cast(pa.float64())

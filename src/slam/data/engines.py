@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -29,8 +30,14 @@ def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
 
     def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        for future in as_completed([pool.submit(function, item) for item in items]):
-            yield future.result()
+        try:
+            for future in as_completed([pool.submit(function, item) for item in items]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise SlamError(
+                "a process of the filter was killed, for want of memory perhaps: the same command goes on from here; "
+                "with --processes 1 it needs the least memory"
+            ) from None
 
     try:
         yield run

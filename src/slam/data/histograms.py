@@ -17,6 +17,7 @@ from slam.data.limits import LIMITS, Values, beyond
 STAYS, GOES, GONE = "#2f6f9f", "#e0a48c", "#b0512c"  # bars that stay, bars that go, and their number
 INK, FAINT, GRID = "#2b2b2b", "#777777", "#e6e6e6"
 COLUMNS = 2  # of panels
+FATES = {"keep": "kept", "drop": "dropped", "stop": "not allowed"}  # of the rows without a value
 
 
 def count(columns: dict[str, Values], had: np.ndarray, limits: Limits) -> dict[str, dict[str, Any]]:
@@ -86,7 +87,8 @@ def _panel(axes: Axes, name: str, counts: dict[str, Any], limit: Limit | None) -
             axes.axvline(cut, ymax=0.86, color=INK, linewidth=1.2)
     _numbers(axes, counts, limit)
     axes.set_title(LIMITS[name].label, loc="left", fontsize=10, color=INK, fontweight="bold")
-    axes.set_title(f"{counts['missing']:,} without a value", loc="right", fontsize=8.5, color=FAINT)
+    fate = f", {FATES[limit.missing]}" if limit and counts["missing"] else ""
+    axes.set_title(f"{counts['missing']:,} without a value{fate}", loc="right", fontsize=8.5, color=FAINT)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.grid(axis="y", color=GRID, linewidth=0.8)

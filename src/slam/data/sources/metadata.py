@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,7 +68,7 @@ def records(shard: Shard, phash: bool) -> pa.Table:
     except ParquetError as error:
         rows = pa.table({"url": pa.nulls(max(error.rows, 1), pa.string())})
         status, detail = BROKEN, str(error)
-    numbers = pa.array(range(len(rows))).cast(pa.string())
+    numbers = pa.array(np.arange(len(rows))).cast(pa.string())
     columns = {name: rows[name] for name in rows.column_names}
     columns["key"] = pc.binary_join_element_wise(shard.name, pc.utf8_lpad(numbers, DIGITS, "0"), "")
     columns["status"] = pa.repeat(status, len(rows))
