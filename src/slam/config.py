@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from slam.errors import SlamError
-from slam.frozen import Frozen, explain
+from slam.frozen import Frozen, validated
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -92,9 +92,7 @@ class Encode(Frozen):
     batch: Positive
     shard: Positive = 8192  # latents a shard
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the VAE; latents are stored in fp16
-    # What is stored of the VAE's posterior. mean; sample: one, drawn from (seed, key); moments: mean and standard
-    # deviation, from which training draws anew in each step
-    posterior: Literal["mean", "sample", "moments"] = "mean"
+    posterior: Literal["mean", "sample", "moments"] = "mean"  # what is stored of it; of moments each step draws anew
     processes: Positive = 1  # of this machine, one a GPU
     broken: float = Field(0.01, ge=0, le=1)  # stop when a larger share of the pictures cannot be decoded
     seed: int = 0  # of posterior: sample
@@ -242,15 +240,11 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Profil
     profiles = document.get("profiles") if isinstance(document, dict) else None
     if not isinstance(profiles, dict):
         raise SlamError(f"{path}: expected the keys `profile` and `profiles`, found neither")
-    name = profile or document.get("profile")
-    if name not in profiles:
+    if (name := profile or document.get("profile")) not in profiles:
         raise SlamError(f"{path}: profile = {name!r} is not one of {', '.join(profiles)}")
     return parse(profiles[name], f"{path}: profiles.{name}")
 
 
 def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     """`values` as a `model`. Raises `SlamError` naming, after `where`, each key that is wrong."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise SlamError(explain(error, where, model)) from None
+    return validated(values, where, model)
