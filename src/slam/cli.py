@@ -95,11 +95,18 @@ def filter_(
 
 @app.command()
 def encode(profile: Profile = None) -> None:
-    """Stage 3: images to VAE latents, captions to token ids."""
+    """Stage 3: images to VAE latents, captions to token ids. The same command goes on from what a killed one did.
+
+    Runs in `encode.processes` processes, or on several machines that share the folder, on each of them:
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli encode
+    """
     from slam.data.encode.stage import encode_stage
 
     chosen = _load(profile)
-    _report("encode", encode_stage(chosen.encode, chosen.teacher, paths.RAW, paths.FILTERED, paths.LATENTS))
+    places = paths.RAW, paths.FILTERED, paths.LATENTS
+    counts = encode_stage(chosen.encode, chosen.teacher, *places, chosen.filter)
+    if os.environ.get("RANK", "0") == "0":
+        _report("encode", counts)
 
 
 @app.command()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from slam.config_data import Encode, Filter, Score, Source
 from slam.errors import SlamError
-from slam.frozen import Frozen, Positive, explain
+from slam.frozen import Frozen, Positive, validated
 
 
 class Distill(Frozen):
@@ -157,15 +157,11 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Profil
     profiles = document.get("profiles") if isinstance(document, dict) else None
     if not isinstance(profiles, dict):
         raise SlamError(f"{path}: expected the keys `profile` and `profiles`, found neither")
-    name = profile or document.get("profile")
-    if name not in profiles:
+    if (name := profile or document.get("profile")) not in profiles:
         raise SlamError(f"{path}: profile = {name!r} is not one of {', '.join(profiles)}")
     return parse(profiles[name], f"{path}: profiles.{name}")
 
 
 def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     """`values` as a `model`. Raises `SlamError` naming, after `where`, each key that is wrong."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise SlamError(explain(error, where, model)) from None
+    return validated(values, where, model)

@@ -77,7 +77,9 @@ class Filter(Frozen):
     near_duplicates: int | None = Field(None, ge=0, le=10)
     removal: tuple[str, ...] = ()  # files of URLs or sha256 that must go: text, one a line, or Parquet
     decontaminate: str | None = None  # a folder of evaluation pictures that must not be trained on
-    expectations: str | None = None  # a YAML file of further expectations of the suites `rows` and `manifest`
+    expectations: str | None = (
+        None  # a YAML file of further expectations, of the suites `rows`, `manifest` and `latents`
+    )
     survivors: float = Field(ge=0, le=1)  # stop when a smaller share survives
     validation: Positive  # pictures kept from training, for `select`
 
@@ -92,7 +94,6 @@ class Encode(Frozen):
     posterior: Literal["mean", "sample", "moments"] = "mean"
     processes: Positive = 1  # of this machine, one a GPU
     broken: float = Field(0.01, ge=0, le=1)  # stop when a larger share of the pictures cannot be decoded
-    expectations: str | None = None  # a YAML file of further expectations of the suite `latents`
     seed: int = 0  # of posterior: sample
 
 

@@ -9,14 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Positive = typing.Annotated[int, Field(gt=0)]
 
+from slam.errors import SlamError
+
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def explain(error: ValidationError, where: str, model: type[Frozen]) -> str:
-    """One line a fault: its key after `where`, what was found, what is allowed."""
-    return "\n".join(_explain(problem, where, model) for problem in error.errors())
+def validated(values: typing.Any, where: str, model: type[Frozen]) -> typing.Any:
+    """`values` as a `model`. Raises `SlamError` with a line a fault: its key after `where`, what was found, what is
+    allowed."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
 
 
 def _explain(problem: dict, where: str, model: type[Frozen]) -> str:

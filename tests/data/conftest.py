@@ -55,5 +55,5 @@ def raw(drawn, tmp_path) -> Path:
 def encoded(drawn, filtered, tmp_path_factory) -> Path:
     """The latents of `drawn` with the shipped VAE; not to be written to."""
     out = tmp_path_factory.mktemp("encoded") / "latents"
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out)
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
     return out

@@ -18,7 +18,7 @@ from slam.data.records import read_raw
 from slam.errors import SlamError
 from slam.files import write_json
 from slam.models.diffusion import load
-from tests.data.conftest import ENCODE, TINY, contents
+from tests.data.conftest import ENCODE, FILTER, TINY, contents
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -52,7 +52,7 @@ def test_the_index_tells_all_that_training_must_know(encoded):
 
 
 def test_the_same_command_gives_the_same_bytes(drawn, filtered, encoded, tmp_path):
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "again")
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "again", FILTER)
     assert contents(tmp_path / "again") == contents(encoded)
 
 
@@ -77,7 +77,7 @@ def test_a_bad_picture_costs_itself_alone_and_is_listed(
     tar, row = survivor
     write_json(raw / "index.json", json.loads((raw / "index.json").read_text()) | {"verbatim": verbatim})
     flip(tar, row.offset + 512 + byte)
-    counts = encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents")
+    counts = encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
     before, after = Latents(encoded, "train"), Latents(tmp_path / "latents", "train")
     assert counts["train"] == len(after) == len(before) - 1
     assert counts["rejected"] == {"broken": 0, "changed": 0} | {reason: 1}
@@ -101,11 +101,11 @@ def test_too_many_bad_pictures_stop_the_stage_and_a_larger_share_goes_on_from_th
     strict = ENCODE.model_copy(update={"broken": 0.001})
     places = TINY, raw, filtered, tmp_path / "latents"
     with pytest.raises(SlamError, match="1 of [0-9]+ pictures are broken or changed, more than encode.broken = 0.10%"):
-        encode_stage(strict, *places)
+        encode_stage(strict, *places, FILTER)
     assert not (tmp_path / "latents").exists()
     first = tmp_path / ".latents.partial/train-00000.safetensors"
     made = first.stat().st_mtime_ns
-    encode_stage(ENCODE, *places)
+    encode_stage(ENCODE, *places, FILTER)
     assert (tmp_path / "latents" / first.name).stat().st_mtime_ns == made
 
 
@@ -114,7 +114,7 @@ def test_a_shard_without_a_good_picture_is_empty_and_read_over(raw, filtered, en
     tars = [shard.tar for shard in read_raw(raw).shards]
     for row in rows.iloc[10:20].itertuples():  # of the second shard of latents
         flip(tars[row.shard], row.offset + 512 + 60)
-    encode_stage(ENCODE.model_copy(update={"broken": 0.5}), TINY, raw, filtered, tmp_path / "latents")
+    encode_stage(ENCODE.model_copy(update={"broken": 0.5}), TINY, raw, filtered, tmp_path / "latents", FILTER)
     before, after = Latents(encoded, "train"), Latents(tmp_path / "latents", "train")
     assert len(after) == len(before) - 10
     others = np.r_[0:10, 20 : len(before)]
@@ -125,18 +125,18 @@ def test_a_tar_that_was_replaced_or_removed_is_noticed(survivor, raw, filtered, 
     tar, row = survivor
     tar.write_bytes(tar.read_bytes()[512:])
     with pytest.raises(SlamError, match=f"expected {row.member} at byte {row.offset}.*run `slam filter` again"):
-        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents")
+        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
     tar.unlink()
     with pytest.raises(SlamError, match=f"the pictures of shard {tar.stem} cannot be read: .*No such file"):
-        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents")
+        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
 
 
 def test_a_missing_manifest_and_an_odd_resolution_are_told(drawn, filtered, tmp_path):
     with pytest.raises(SlamError, match="manifest.parquet does not exist: run `slam filter` first"):
-        encode_stage(ENCODE, TINY, drawn / "raw", tmp_path, tmp_path / "latents")
+        encode_stage(ENCODE, TINY, drawn / "raw", tmp_path, tmp_path / "latents", FILTER)
     odd = ENCODE.model_copy(update={"resolution": 33})
     with pytest.raises(SlamError, match="encode.resolution = 33 must be a multiple of 4"):
-        encode_stage(odd, TINY, drawn / "raw", filtered, tmp_path / "latents")
+        encode_stage(odd, TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER)
 
 
 def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(drawn, filtered, tmp_path):
@@ -145,7 +145,7 @@ def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(
     config = json.loads((teacher / "vae/config.json").read_text())
     write_json(teacher / "vae/config.json", config | {"scaling_factor": 10 * config["scaling_factor"]})
     with pytest.raises(SlamError) as raised:
-        encode_stage(ENCODE, str(teacher), drawn / "raw", filtered, tmp_path / "latents")
+        encode_stage(ENCODE, str(teacher), drawn / "raw", filtered, tmp_path / "latents", FILTER)
     partial = tmp_path / ".latents.partial"
     message = str(raised.value)
     assert "train-00000: expect column values to be between (column std, min_value 0.005, max_value 5.0)" in message
@@ -154,11 +154,25 @@ def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(
     assert (partial / "train-00000.safetensors").is_file() and not (tmp_path / "latents").exists()
 
 
+def test_a_users_own_expectations_of_latents_stop_the_stage_too(drawn, filtered, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "latents: [{type: expect_column_values_to_be_between, kwargs: {column: mean, max_value: -0.3}, notes: dark}]"
+    )
+    mine = FILTER.model_copy(update={"expectations": str(file)})
+    with pytest.raises(SlamError, match=r"train-00000: .*column mean, max_value -0.3.* of 10 rows are not.*dark"):
+        encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "latents", mine)
+    file.write_text("latents: [{type: expect_column_values_to_not_be_null, kwargs: {column: men}}]")
+    with pytest.raises(SlamError, match="'men' is no column of latents: did you mean mean?"):
+        encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "other", mine)
+
+
 def test_every_shard_is_an_asset_of_its_own_in_the_documents(encoded):
     index = (encoded / "docs/index.html").read_text()
     names = [path.stem for path in sorted(encoded.glob("*.safetensors"))]
-    assert all(index.count(f">{name}</a>") == 1 for name in [*names, "all-shards"])
-    assert "failed" not in index.split("<h2>Tables")[1]
+    assert all(index.count(f'>{name}</a><td>latents<td class="passed">') == 1 for name in names)
+    assert index.count('>all-shards</a><td>latent_shards<td class="passed">') == 1 and 'class="failed"' not in index
+    assert (encoded / "docs" / "../decoded.png").is_file() and 'src="../decoded.png"' in index
 
 
 def test_the_sheet_shows_pictures_above_what_is_decoded(encoded):

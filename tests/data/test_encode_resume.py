@@ -14,16 +14,18 @@ import pytest
 from slam.data.encode.stage import encode_stage
 from slam.errors import SlamError
 from slam.files import locked
-from tests.data.conftest import ENCODE, TINY, contents
+from tests.data.conftest import ENCODE, FILTER, TINY, contents
 
 CHILD = """
 import sys
 from pathlib import Path
-from slam.config import Encode
+from slam.config import Encode, Filter
 from slam.data.encode.stage import encode_stage
 from slam.errors import SlamError
 try:
-    encode_stage(Encode.model_validate_json(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))
+    config, checks, teacher, *places = sys.argv[1:]
+    checks = Filter.model_validate_json(checks)
+    encode_stage(Encode.model_validate_json(config), teacher, *map(Path, places), checks)
 except SlamError as error:
     sys.exit(str(error))
 """
@@ -34,7 +36,9 @@ def start(drawn, filtered, out, processes=1, **popen):
     config = ENCODE.model_copy(update={"processes": processes})
     places = [TINY, str(drawn / "raw"), str(filtered), str(out)]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, config.model_dump_json(), *places], start_new_session=True, **popen
+        [sys.executable, "-c", CHILD, config.model_dump_json(), FILTER.model_dump_json(), *places],
+        start_new_session=True,
+        **popen,
     )
 
 
@@ -76,7 +80,7 @@ def test_a_killed_run_is_taken_up_where_it_was_and_equals_an_uninterrupted_one(
     done = {file: (partial / file).stat().st_mtime_ns for file in files}
     assert 1 <= len(done) < len(list(encoded.glob("*.safetensors")))
     (partial / ".train-00009.safetensors.1.partial").write_text("what the killed run was writing")
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out)
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
     assert {file: (out / file).stat().st_mtime_ns for file in done} == done  # not made again
     assert contents(out) == contents(encoded) and not partial.exists()
 
@@ -84,13 +88,15 @@ def test_a_killed_run_is_taken_up_where_it_was_and_equals_an_uninterrupted_one(
 @pytest.mark.slow
 def test_a_finished_shard_that_was_damaged_is_made_again(partial, drawn, filtered, encoded, tmp_path):
     (partial / "train-00000.safetensors").write_bytes(b"x")
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "latents")
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER)
     assert contents(tmp_path / "latents") == contents(encoded)
 
 
 @pytest.mark.slow
 def test_what_another_configuration_left_is_not_taken_up(partial, drawn, filtered, tmp_path):
-    encode_stage(ENCODE.model_copy(update={"resolution": 16}), TINY, drawn / "raw", filtered, tmp_path / "latents")
+    encode_stage(
+        ENCODE.model_copy(update={"resolution": 16}), TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER
+    )
     assert json.loads((tmp_path / "latents/index.json").read_text())["latent_shape"] == [4, 4, 4]
 
 
@@ -116,7 +122,7 @@ def test_killed_and_taken_up_by_another_number_of_processes_the_bytes_are_the_sa
 @pytest.mark.slow
 def test_torchrun_on_two_machines_that_share_the_folder_makes_the_bytes_of_one(drawn, filtered, encoded, tmp_path):
     out = tmp_path / "latents"
-    arguments = [ENCODE.model_dump_json(), TINY, str(drawn / "raw"), str(filtered), str(out)]
+    arguments = [ENCODE.model_dump_json(), FILTER.model_dump_json(), TINY, str(drawn / "raw"), str(filtered), str(out)]
     (tmp_path / "encode.py").write_text(CHILD)
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29719", "--rdzv-id", "test"]
     machines = [
@@ -141,15 +147,15 @@ def test_sigterm_stops_the_whole_tree_and_the_same_command_goes_on(drawn, filter
     child.terminate()
     assert child.wait(60) != 0 and not out.exists()
     assert not psutil.wait_procs(tree, timeout=10)[1]
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out)
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
     assert contents(out) == contents(encoded)
 
 
 def test_a_second_run_on_the_same_folder_is_refused(drawn, filtered, tmp_path):
     out = tmp_path / "latents"
     with locked(tmp_path / ".latents.lock", "the test"), pytest.raises(SlamError, match="another `slam encode` is"):
-        encode_stage(ENCODE, TINY, drawn / "raw", filtered, out)
-    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out)
+        encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
     assert out.exists()
 
 
@@ -165,7 +171,10 @@ def test_a_disk_that_takes_no_more_is_told_and_earlier_shards_and_outputs_stay(d
     bigger = ENCODE.model_copy(update={"seed": 1}).model_dump_json()  # another set, so nothing is taken up
     places = [TINY, str(drawn / "raw"), str(filtered), str(out)]
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, bigger, *places], capture_output=True, text=True, preexec_fn=limit
+        [sys.executable, "-c", CHILD, bigger, FILTER.model_dump_json(), *places],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
     )
     assert child.returncode == 1 and "Traceback" not in child.stderr
     assert "train-00000.safetensors cannot be written: File too large" in child.stderr

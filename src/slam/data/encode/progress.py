@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,6 +29,12 @@ PROGRESS = "progress"
 # Where each sample is, what it was made of, and the size of the picture whose central square it is, pixels.
 CONTENTS = ["split", "key", "caption", "sha256", "file", "row", "width", "height"]
 REJECTED = ["file", "key", "reason", "detail"]
+SAMPLES = ["key", "finite", "mean", "std", "spread"]  # the table that the suite `latents` is run on
+SHARDS = pa.schema(
+    [("shard", pa.string())]
+    + [(name, pa.int64()) for name in ("rows", "encoded and rejected", "encoded", "latents", "captions")]
+    + [("shape", pa.string()), ("shape of the set", pa.string()), ("mean", pa.float64()), ("variance", pa.float64())]
+)
 HASHERS = 8  # threads
 
 
@@ -83,29 +88,29 @@ def sidecars(folder: Path, jobs: Sequence[Job]) -> list[dict]:
     return found
 
 
-def statistics(folder: Path, jobs: Sequence[Job]) -> Iterator[tuple[Job, pd.DataFrame]]:
-    """Of each shard a row per sample: key, finite, mean, std, spread."""
+def statistics(folder: Path, jobs: Sequence[Job]) -> Iterator[tuple[Job, pa.Table]]:
+    """Of each shard a row of SAMPLES for each sample."""
     for job in jobs:
-        rows = pq.read_table(folder / PROGRESS / f"{job.name}.parquet", columns=["row", "key", *FACTS.names[-4:]])
-        yield job, rows.filter(rows["row"].is_valid()).drop_columns("row").to_pandas()
+        rows = pq.read_table(folder / PROGRESS / f"{job.name}.parquet", columns=["row", *SAMPLES])
+        yield job, rows.filter(rows["row"].is_valid()).select(SAMPLES)
 
 
-def totals(folder: Path, job: Job, entry: dict, samples: pd.DataFrame, shape: Sequence[int]) -> dict:
-    """One row of the table of shards: conservation, and mean and variance over all numbers of the shard."""
+def totals(folder: Path, job: Job, entry: dict, samples: pa.Table, shape: Sequence[int]) -> dict:
+    """One row of SHARDS: conservation, and mean and variance over all numbers of the shard."""
     with safe_open(folder / job.file, framework="pt") as shard:
-        stored = {name: shard.get_slice(name).get_shape() for name in shard.keys()}  # noqa: SIM118
-    mean, variance = samples["mean"].mean(), (samples["std"] ** 2).mean() + samples["mean"].var(ddof=0)
+        latents, captions = (shard.get_slice(name).get_shape() for name in ("latents", "input_ids"))
+    means, stds = (samples[name].to_numpy().astype(np.float64) for name in ("mean", "std"))
     return {
         "shard": job.name,
         "rows": len(job.rows),
-        "encoded + rejected": entry["count"] + entry["rejected"],
+        "encoded and rejected": entry["count"] + entry["rejected"],
         "encoded": entry["count"],
-        "latents": stored["latents"][0],
-        "captions": stored["input_ids"][0],
-        "shape": "x".join(map(str, stored["latents"][1:])),
+        "latents": latents[0],
+        "captions": captions[0],
+        "shape": "x".join(map(str, latents[1:])),
         "shape of the set": "x".join(map(str, shape)),
-        "mean": mean if len(samples) else np.nan,
-        "variance": variance if len(samples) else np.nan,
+        "mean": means.mean() if len(means) else None,
+        "variance": (stds**2).mean() + means.var() if len(means) else None,
     }
 
 

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slam.config import Encode
-from slam.data.encode.check import validate
+from slam.config import Encode, Filter
+from slam.data.encode.check import suites, validate
 from slam.data.encode.pictures import REASONS, threads_of
 from slam.data.encode.plan import SPLITS, Job, Manifest
 from slam.data.encode.progress import PROGRESS, keep, sidecars, unfinished, write_tables
@@ -51,6 +51,7 @@ class Task(NamedTuple):
     raw: Path
     filtered: Path
     out: Path
+    checks: Filter  # where further expectations are
 
     @property
     def folder(self) -> Path:
@@ -68,7 +69,7 @@ class Process(NamedTuple):
     wait: Callable[[], Any]  # for all the others
 
 
-def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: Path) -> dict:
+def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: Path, checks: Filter) -> dict:
     """Write the shards of latents, manifest.parquet, rejected.parquet, index.json, docs/ and decoded.png into `out`;
     returns the counts.
 
@@ -76,13 +77,13 @@ def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: P
     are broken, when the latents do not meet their expectations or are not what fp32 gives, and when another process
     is at work on `out`; what is done is then kept beside `out` for the next run.
     """
-    task = Task(config, teacher, raw, filtered, out)
+    task = Task(config, teacher, raw, filtered, out, checks)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         run(task, _launched())
     elif config.processes == 1:
         run(task, Process(0, 1, 1, "cuda" if torch.cuda.is_available() else "cpu", lambda: None))
     else:
-        arguments = [config.model_dump_json(), *map(str, task[1:])]
+        arguments = [config.model_dump_json(), checks.model_dump_json(), *map(str, task[1:-1])]
         code = accelerate_launch("slam.data.encode.stage", arguments, config.processes, key="encode.processes")
         if code:
             raise SlamError(f"encoding ended with exit code {code}; the same command goes on from what is done", code)
@@ -103,6 +104,7 @@ def run(task: Task, process: Process) -> None:
         manifest, source = Manifest(task.filtered / "manifest.parquet"), read_raw(task.raw)
         jobs = manifest.plan(task.config.shard)
         if process.index == 0:
+            suites(task.checks)  # what is wrong in the user's file is told now, not when all is encoded
             (folder / PROGRESS).mkdir(exist_ok=True)
             write_json(folder / PROGRESS / TODO, [job.file for job in unfinished(folder, jobs)])
         encoder = load_encoder(task.config, task.teacher, process.device, threads_of(process.local))
@@ -122,9 +124,8 @@ def _place(task: Task):
     out = task.out
     parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
     files = [task.filtered / "manifest.parquet", task.raw / "index.json"]
-    free = {"processes", "broken", "expectations"}  # these leave the numbers alone
     meant = {
-        "config": task.config.model_dump(exclude=free),
+        "config": task.config.model_dump(exclude={"processes", "broken"}),  # these leave the numbers alone
         "parts": parts,
         "files": [sha256(file) for file in files if file.is_file()],
     }
@@ -172,9 +173,9 @@ def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, enco
     reasons = write_tables(folder, jobs)
     counts = {**samples, "rejected": {name: reasons.get(name, 0) for name in REASONS}, "shards": len(jobs)}
     told = {"rows": len(manifest), "rejected": counts["rejected"], "survivors": sum(samples.values())}
+    validate(folder, jobs, entries, shape, told, task.checks)
     shown = next(job for job, entry in reversed([*zip(jobs, entries, strict=True)]) if entry["count"])
     write_sheet(folder / "decoded.png", folder / shown.file, shown, manifest, source, encoder)
-    validate(folder, jobs, entries, shape, told, task.config.expectations)
     parts = {part: identity(task.teacher, part) for part in ("vae", "tokenizer")}
     scaling = {"scaling_factor": encoder.model.vae.config.scaling_factor, "latent_shape": shape}
     shards = [
@@ -188,8 +189,16 @@ def _finish(folder: Path, jobs: list[Job], manifest: Manifest, source: Raw, enco
 
 if __name__ == "__main__":
     try:
-        _task = Task(Encode.model_validate_json(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))
-        run(_task, _launched())
+        _encode, _checks, _teacher, *_places = sys.argv[1:]
+        run(
+            Task(
+                Encode.model_validate_json(_encode),
+                _teacher,
+                *map(Path, _places),
+                Filter.model_validate_json(_checks),
+            ),
+            _launched(),
+        )
     except SlamError as error:
         print(f"slam encode: {error}", file=sys.stderr)
         sys.exit(1)

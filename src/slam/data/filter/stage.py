@@ -18,21 +18,20 @@ from typing import Any
 import pyarrow as pa
 
 from slam.config import Filter
-from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
 from slam.data.filter.engines import ENGINES, Map, cores
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
+from slam.data.filter.stage import histograms, lists, repeats
 from slam.data.records import RECORD, Shard, read_raw
 from slam.data.validation import pages
-from slam.data.validation.expectations import SUITES, Outcome, Suite, check, described
+from slam.data.validation.expectations import SUITES, Outcome, Suite, check, describe
 from slam.data.validation.further import further
 from slam.errors import SlamError
 from slam.files import read_json, resumable_folder, whole_folder, write_json
 from slam.progress import progress
 
 SMALL = 64 * 2**20  # bytes of shards that are not worth the seconds in which processes start
-ABOUT = pages.About("Captioned pictures", "histograms.png", "each limit's column, with the cut")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,7 +78,7 @@ def filter_stage(
         spread = histograms.total([fact["histograms"] for fact in facts])
         histograms.draw(spread, config.limits, folder / "histograms.png")
         pages.write(
-            folder / "docs", ABOUT, _tables(tasks, facts, outcomes), described(suites), counts, problems, _notes(facts)
+            folder / "docs", _tables(tasks, facts, outcomes), _described(suites), counts, problems, _notes(facts)
         )
         if problems:
             with whole_folder(failed) as kept:
@@ -174,6 +173,10 @@ def _tables(
         yield pages.Table(task.shard.name, "rows", not fact["problems"], html)
     for name, (suite, outcome) in outcomes.items():
         yield pages.Table(name, suite, not outcome.problems, outcome.page)
+
+
+def _described(suites: dict[str, Suite]) -> dict[str, str]:
+    return {name: describe(name, suite) for name, suite in suites.items()}
 
 
 def _notes(facts: list[dict[str, Any]]) -> list[str]:

@@ -36,10 +36,15 @@ EXAMPLES = 5  # values shown in the documents and in an error
 HAD = {"row_condition": f'status=="{SUCCESS}"', "condition_parser": "pandas"}  # only these have a picture
 NAMED = ("column", "column_A", "column_B", "column_list", "column_set")  # the arguments that name columns
 
+# Scaled latents have about unit variance over a set; a picture of one colour has a standard deviation of a few
+# hundredths and a mean of up to 2. `spread`: the posterior's own, 0.02 for the tiny VAE.
+SAMPLE = {"mean": (-3.0, 3.0), "std": (0.005, 5.0), "spread": (0.0, 1.0)}
+SET = {"mean": (-1.0, 1.0), "variance": (0.25, 4.0)}
+
 Suite = list[dict[str, Any]]
 
 
-def expect(type_: str, notes: str = "", **kwargs: Any) -> dict[str, Any]:
+def _of(type_: str, notes: str = "", **kwargs: Any) -> dict[str, Any]:
     return {"type": f"expect_{type_}", "kwargs": kwargs, "notes": notes}
 
 
@@ -47,11 +52,11 @@ def rows(config: Filter) -> Suite:
     """For the records of a shard."""
     stops = {name: limit for name in LIMITS if (limit := getattr(config.limits, name)) and limit.missing == "stop"}
     return [
-        expect("column_values_to_not_be_null", column="key"),
-        expect("column_values_to_be_unique", "a key names one picture: make this shard again", column="key"),
-        expect("column_values_to_be_in_set", column="status", value_set=list(STATUS)),
+        _of("column_values_to_not_be_null", column="key"),
+        _of("column_values_to_be_unique", "a key names one picture: make this shard again", column="key"),
+        _of("column_values_to_be_in_set", column="status", value_set=list(STATUS)),
         *(
-            expect("column_values_to_be_between", note, column=name, min_value=low, max_value=high)
+            _of("column_values_to_be_between", note, column=name, min_value=low, max_value=high)
             for name, low, high, note in (
                 ("aesthetic", *SCORES, "the score is expected on the scale 1 to 10"),
                 ("watermark", 0, 1, "a probability"),
@@ -59,8 +64,8 @@ def rows(config: Filter) -> Suite:
                 ("similarity", -1, 1, "a cosine"),
             )
         ),
-        *(expect("column_values_to_be_between", column=side, min_value=1) for side in ("width", "height")),
-        expect(
+        *(_of("column_values_to_be_between", column=side, min_value=1) for side in ("width", "height")),
+        _of(
             "column_values_to_match_regex",
             "run img2dataset with --compute_hash sha256, its default",
             column="sha256",
@@ -68,7 +73,7 @@ def rows(config: Filter) -> Suite:
         ),
         # Last: NaN and null pass a range
         *(
-            expect(
+            _of(
                 "column_values_to_not_be_null",
                 f"filter.limits.{name}.missing = stop: give every row one, leave the row out, or say keep or drop"
                 + (", or let `slam score` compute it (`score` in the profile)" if name == "aesthetic" else ""),
@@ -90,16 +95,16 @@ def shards(config: Filter) -> Suite:
     most = {"rows": "count in stats", "downloaded": "successes in stats"}
     mixed = "two downloads were mixed: keys must be unique over all shards"
     return [
-        expect("column_pair_values_to_be_equal", "rows were lost", column_A="rows", column_B="passed and rejected"),
+        _of("column_pair_values_to_be_equal", "rows were lost", column_A="rows", column_B="passed and rejected"),
         *(
-            expect("column_pair_values_a_to_be_greater_than_b", again, column_A=a, column_B=b, or_equal=True, **known)
+            _of("column_pair_values_a_to_be_greater_than_b", again, column_A=a, column_B=b, or_equal=True, **known)
             for a, b in most.items()
         ),
         *(
-            expect("column_pair_values_to_be_equal", again, column_A=s, column_B=f"{s} in stats", **known)
+            _of("column_pair_values_to_be_equal", again, column_A=s, column_B=f"{s} in stats", **known)
             for s in DOWNLOAD
         ),
-        expect("column_values_to_be_in_set", mixed, column="keys of another shard", value_set=[NONE]),
+        _of("column_values_to_be_in_set", mixed, column="keys of another shard", value_set=[NONE]),
     ]
 
 
@@ -108,15 +113,49 @@ def manifest(config: Filter) -> Suite:
     score = config.limits.aesthetic
     ends = score and {"min_value": score.min, "max_value": score.max}
     return [
-        *(expect("column_values_to_not_be_null", column=name) for name in ("shard", "key", "caption", "split")),
-        expect("column_values_to_be_unique", column="key"),
-        expect("column_values_to_be_in_set", column="split", value_set=["train", "validation"]),
-        *([expect("column_values_to_be_between", column="aesthetic", **ends)] if score else []),
-        *([expect("column_values_to_be_unique", column="sha256")] if config.duplicates else []),
+        *(_of("column_values_to_not_be_null", column=name) for name in ("shard", "key", "caption", "split")),
+        _of("column_values_to_be_unique", column="key"),
+        _of("column_values_to_be_in_set", column="split", value_set=["train", "validation"]),
+        *([_of("column_values_to_be_between", column="aesthetic", **ends)] if score else []),
+        *([_of("column_values_to_be_unique", column="sha256")] if config.duplicates else []),
     ]
 
 
-SUITES = {"rows": rows, "shards": shards, "manifest": manifest}
+def latents(config: Filter) -> Suite:
+    """For a shard of latents, a row per sample: the statistics of what is stored of it."""
+    scaling = "is the VAE's scaling_factor right, and are these pictures?"
+    return [
+        _of("column_values_to_not_be_null", column="key"),
+        _of("column_values_to_be_unique", column="key"),
+        _of("column_values_to_be_in_set", "encode in fp32", column="finite", value_set=[True]),
+        *(_of("column_values_to_not_be_null", column=name) for name in ("mean", "std")),  # as above
+        *(
+            _of("column_values_to_be_between", scaling, column=name, min_value=low, max_value=high)
+            for name, (low, high) in SAMPLE.items()
+        ),
+    ]
+
+
+def latent_shards(config: Filter) -> Suite:
+    """For the table with one row a shard of latents: rows are conserved, all are of one shape and of unit variance."""
+    equal = {"rows": "encoded and rejected", "encoded": "latents", "latents": "captions", "shape": "shape of the set"}
+    return [
+        *(_of("column_pair_values_to_be_equal", column_A=a, column_B=b) for a, b in equal.items()),
+        *(
+            _of(
+                "column_values_to_be_between",
+                "is the VAE's scaling_factor right?",
+                column=n,
+                min_value=low,
+                max_value=high,
+            )
+            for n, (low, high) in SET.items()
+        ),
+    ]
+
+
+OURS = (rows, shards, manifest, latents, latent_shards)
+SUITES = {suite.__name__: suite for suite in OURS}
 
 
 class Outcome(NamedTuple):
@@ -154,11 +193,6 @@ def _wide(table: pa.Table) -> pa.Table:
     """Numbers in 64 bits: those of 32 Great Expectations compares one by one in Python."""
     wider = {pa.float32(): pa.float64(), pa.int32(): pa.int64()}
     return table.cast(pa.schema([field.with_type(wider.get(field.type, field.type)) for field in table.schema]))
-
-
-def described(suites: Mapping[str, Suite]) -> dict[str, str]:
-    """Suite name -> a page, HTML, that says what it expects."""
-    return {name: describe(name, suite) for name, suite in suites.items()}
 
 
 def describe(name: str, suite: Suite) -> str:

@@ -1,4 +1,4 @@
-"""A user's own expectations, a YAML file: {suite: [{type, kwargs, notes}]}."""
+"""A user's own expectations: the YAML file of `filter.expectations`, {suite: [{type, kwargs, notes}]}."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from slam.data.validation.expectations import SUITES, Suite, describe, named_col
 from slam.errors import SlamError
 
 FORM = "{rows: [{type: expect_column_values_to_not_be_null, kwargs: {column: url}, notes: what to do then}]}"
-KNOWN = (*SUITES, "latents")  # one file may serve filter.expectations and encode.expectations
 KEYS = {"type", "kwargs", "notes"}
 
 
@@ -28,14 +27,14 @@ def further(file: str | Path | None, columns: Mapping[str, Collection[str]]) -> 
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SlamError(f"expectations: {path}: {error.strerror}") from None
+        raise SlamError(f"filter.expectations = {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SlamError(f"{path}: expected YAML, found {error}") from None
     if not isinstance(document, dict) or not all(isinstance(entries, list) for entries in document.values()):
         raise SlamError(f"{path}: expected the form {FORM}, found {document!r}")
     for name in document:
-        if name not in KNOWN:
-            raise SlamError(f"{path}: {name!r} is no suite: expected {', '.join(KNOWN)}")
+        if name not in SUITES:
+            raise SlamError(f"{path}: {name!r} is no suite: expected {', '.join(SUITES)}")
     added = {name: document.get(name, []) for name in columns}
     for name, entries in added.items():
         for number, entry in enumerate(entries):

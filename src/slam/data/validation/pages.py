@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ REMOTE = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 STYLE = "slam.css"
+HISTOGRAMS = ("../histograms.png", "each limit's column, with the cut")
 SUITE_LINK = "../../../../expectations/"  # Great Expectations puts its pages that deep
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -37,14 +38,6 @@ th, td { border: 1px solid #ddd; padding: .3rem .7rem; text-align: left; vertica
 """
 
 
-class About(NamedTuple):
-    """What the documents are of."""
-
-    title: str
-    picture: str  # its name, beside the folder of the documents
-    shows: str  # what the picture shows
-
-
 class Table(NamedTuple):
     """One that was validated."""
 
@@ -56,16 +49,18 @@ class Table(NamedTuple):
 
 def write(
     docs: Path,
-    about: About,
     tables: Iterable[Table],
     suites: dict[str, str],
     counts: dict,
     problems: list[str],
-    notes: Sequence[str] = (),
+    notes: list[str],
+    title: str = "Captioned pictures",
+    picture: tuple[str, str] = HISTOGRAMS,
 ) -> None:
     """A page for each table and for each suite (name -> HTML), and the index that leads to them.
 
-    `problems` are why the data was not accepted; `notes` are what was wrong and did not stop it.
+    `problems` are why the data was not accepted; `notes` are what was wrong and did not stop it. `picture`: its place
+    relative to the index, and what it shows.
     """
     shutil.rmtree(docs, ignore_errors=True)
     (docs / STYLE).parent.mkdir(parents=True)
@@ -82,7 +77,7 @@ def write(
     for name, html in suites.items():
         page = docs / "expectations" / f"{name}.html"
         _put(page, _local(html, page, docs, name))
-    _put(docs / "index.html", _index(about, lines, suites, counts, problems, notes))
+    _put(docs / "index.html", _index(lines, suites, counts, problems, notes, title, picture))
 
 
 def _put(page: Path, html: str) -> None:
@@ -99,7 +94,13 @@ def _local(html: str, page: Path, docs: Path, name: str) -> str:
 
 
 def _index(
-    about: About, lines: list[str], suites: Iterable[str], counts: dict, problems: list[str], notes: Sequence[str]
+    lines: list[str],
+    suites: Iterable[str],
+    counts: dict,
+    problems: list[str],
+    notes: list[str],
+    title: str,
+    picture: tuple[str, str],
 ) -> str:
     amounts = {"rows": counts["rows"], **counts["rejected"], "survivors": counts["survivors"]}
     rows = "".join(f'<tr><td>{escape(n)}<td class="number">{c:,}' for n, c in amounts.items())
@@ -108,9 +109,9 @@ def _index(
     told = ", ".join(f'<a href="expectations/{name}.html">{name}</a>' for name in suites)
     return (
         f'<!doctype html><meta charset="utf-8"><title>Data Docs</title><link rel="stylesheet" href="{STYLE}">'
-        f"<h1>{escape(about.title)}: what was checked</h1>{verdict}{noted}"
+        f"<h1>{escape(title)}: what was checked</h1>{verdict}{noted}"
         f"<h2>Rows</h2><table><tr><th>rows, then why some were rejected<th>count{rows}</table>"
-        f'<p><img src="../{about.picture}" alt="{escape(about.shows)}" style="max-width:100%"></p>'
+        f'<p><img src="{picture[0]}" alt="{escape(picture[1])}" style="max-width:100%"></p>'
         f"<h2>Tables validated by Great Expectations</h2><p>What is expected: {told}.</p>"
         f"<table><tr><th>table<th>suite<th>outcome{''.join(lines)}</table>"
     )
