@@ -77,9 +77,7 @@ class Filter(Frozen):
     near_duplicates: int | None = Field(None, ge=0, le=10)
     removal: tuple[str, ...] = ()  # files of URLs or sha256 that must go: text, one a line, or Parquet
     decontaminate: str | None = None  # a folder of evaluation pictures that must not be trained on
-    expectations: str | None = (
-        None  # a YAML file of further expectations, of the suites `rows`, `manifest` and `latents`
-    )
+    expectations: str | None = None  # a YAML file of further ones: of rows, manifest, latents
     survivors: float = Field(ge=0, le=1)  # stop when a smaller share survives
     validation: Positive  # pictures kept from training, for `select`
 

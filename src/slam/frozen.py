@@ -7,9 +7,9 @@ import typing
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Positive = typing.Annotated[int, Field(gt=0)]
-
 from slam.errors import SlamError
+
+Positive = typing.Annotated[int, Field(gt=0)]
 
 
 class Frozen(BaseModel):
