@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slam.data.filter.stage import filter_stage, stage
+from slam.data.filter import stage
+from slam.data.filter.stage import filter_stage
 from slam.errors import SlamError
 from tests.data.conftest import FILTER
 
@@ -16,7 +17,7 @@ SAME = ("manifest.parquet", "rejected.parquet", "counts.json", "histograms.png")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from slam.data.filter.stage import stage
+from slam.data.filter import stage
 from tests.data.conftest import FILTER
 
 def fatal(function, when):

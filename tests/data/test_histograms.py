@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 
 from slam.config_data import Limits
+from slam.data.filter import histograms
 from slam.data.filter.limits import LIMITS, values
-from slam.data.filter.stage import histograms
 from slam.data.records import RECORD
 
 CHOSEN = Limits(

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from slam.config import Filter
+from slam.data.filter import lists, repeats
 from slam.data.filter.lists import Evaluation
 from slam.data.filter.sift import PASSED, part, passed
-from slam.data.filter.stage import lists, repeats
 from slam.data.pictures import decode, phash
 from slam.data.records import RECORD
 from slam.errors import SlamError

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slam.config import Filter
+from slam.data.filter import histograms
 from slam.data.filter.conservation import conservation
 from slam.data.filter.limits import REASONS, STAYS, aspect, rejected, values, verdicts
 from slam.data.filter.repeats import SHARD
-from slam.data.filter.stage import histograms
 from slam.data.records import SUCCESS, Shard, read_records
 from slam.data.scores import with_scores
 from slam.data.validation.expectations import Suite, check

@@ -18,11 +18,11 @@ from typing import Any
 import pyarrow as pa
 
 from slam.config import Filter
+from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
 from slam.data.filter.engines import ENGINES, Map, cores
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
-from slam.data.filter.stage import histograms, lists, repeats
 from slam.data.records import RECORD, Shard, read_raw
 from slam.data.validation import pages
 from slam.data.validation.expectations import SUITES, Outcome, Suite, check, describe
