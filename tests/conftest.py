@@ -18,6 +18,7 @@ from slam.models.judge import Judge
 from slam.teacher.build import model_index
 from slam.teacher.tokenizer import LENGTH, train_tokenizer
 from slam.teacher.unet import SCHEDULE, make_unet
+from tests.models.laion import five_layers, save_head
 
 
 def pytest_addoption(parser):
@@ -111,3 +112,25 @@ def random_clip(random_teacher, tmp_path_factory) -> Path:
     side = {"height": 32, "width": 32}
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def aesthetics_clip(tmp_path_factory) -> Path:
+    """A CLIP that embeds as ViT-L/14 does, in 768 numbers, and is random and small otherwise."""
+    folder = tmp_path_factory.mktemp("aesthetics_clip")
+    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text, vision = (
+        {**shared, "vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1},
+        {**shared, "image_size": 32, "patch_size": 8},
+    )
+    torch.manual_seed(5)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)).save_pretrained(folder)
+    side = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def aesthetics_head(tmp_path_factory) -> Path:
+    """The head of `five_layers(7)`, converted."""
+    return save_head(five_layers(7), tmp_path_factory.mktemp("aesthetics_head"))

@@ -13,16 +13,21 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # Each may import what stands before it, and itself.
 LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli"]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
-BASE = ("__init__", "errors", "files", "config", "paths", "progress", "launch", "data.shapes")
+BASE = ("__init__", "errors", "files", "frozen", "config", "config_data", "paths", "progress", "launch", "ahead")
+BASE += ("data.shapes",)
 
 # Heavy packages, and the only places that know them.
 DOORS = {
     "mlflow": ["registry"],
     "prefect": [],  # flows/ alone
     "dvc": [],
-    "great_expectations": ["data/expectations.py"],
+    "great_expectations": ["data/validation/expectations.py"],
+    "duckdb": ["data/filter/repeats.py"],
+    "dask": ["data/filter/engines.py"],
+    "distributed": ["data/filter/engines.py"],
+    "imagehash": ["data/pictures.py"],
     "cleanfid": ["evaluation"],
-    "accelerate": ["training", "launch.py"],
+    "accelerate": ["training", "launch.py", "data/encode/stage.py"],
     "diffusers": ["models", "teacher", "evaluation/samplers.py"],
     "peft": ["models"],
     "transformers": ["models", "teacher", "evaluation/clip_score.py"],

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from slam import cli
+from slam.config import Source, parse
+from slam.data.sources import SOURCES
 from slam.models.diffusion import load
 from slam.models.export import export
 from slam.models.student import make_student
@@ -35,6 +39,14 @@ def test_help_names_every_stage_in_order():
     assert places == sorted(places)
 
 
+def test_help_of_source_shows_each_kind_with_a_line_that_is_valid_as_pasted(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(cli.app, ["source", "--help"]).output
+    lines = [line for line in text.splitlines() if line.strip().startswith("source: {")]
+    kinds = [parse(yaml.safe_load(line)["source"], "pasted", Source).kind for line in lines]
+    assert kinds == list(get_args(Source.model_fields["kind"].annotation)) == list(SOURCES)
+
+
 def test_without_params_the_message_says_where_to_run(tmp_path):
     done = slam("source", cwd=tmp_path)
     assert done.returncode == 1
@@ -52,7 +64,7 @@ def test_a_misspelt_key_is_named_and_nothing_is_written(checkout):
 
 
 @pytest.mark.parametrize(
-    ("stage", "before"), [("filter", "slam source"), ("encode", "slam source"), ("train", "slam encode")]
+    ("stage", "before"), [("filter", "slam source"), ("encode", "slam filter"), ("train", "slam encode")]
 )
 def test_a_stage_without_its_input_names_the_stage_before(stage, before, checkout, monkeypatch):
     monkeypatch.chdir(checkout)

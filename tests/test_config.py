@@ -46,7 +46,35 @@ def test_the_papers_recipes_are_the_papers():
         ("distill", "method", "dl", r"distill\.method = dl needs distill\.sigma = exact"),
         ("train", "processes", 3, r"train\.batch = 32 must be a multiple of train\.processes = 3"),
         ("train", "micro_batch", 5, r"train\.micro_batch = 5 must divide"),
-        ("source", "kind", "img2dataset", r"needs path, captions, images"),
+        ("filter", "aesthetics", 6.0, r"test\.filter\.aesthetics is not a key"),
+        (
+            "filter",
+            "limits",
+            {"aesthetic": {"minn": 6, "missing": "keep"}},
+            r"filter\.limits\.aesthetic\.minn is not a key: did you mean min\?",
+        ),
+        (
+            "filter",
+            "limits",
+            {"asthetic": {"min": 6}},
+            r"filter\.limits\.asthetic is not a key: did you mean aesthetic\?",
+        ),
+        ("filter", "limits", {"aspect": {"max": 3}}, r"filter\.limits\.aspect\.missing is missing"),
+        ("filter", "limits", {"aspect": {"missing": "keep"}}, r"filter\.limits\.aspect: a limit needs min or max"),
+        (
+            "filter",
+            "limits",
+            {"nsfw": {"min": 1, "max": 0.5, "missing": "keep"}},
+            r"filter\.limits\.nsfw: min = 1\.0 is more than max = 0\.5",
+        ),
+        (
+            "filter",
+            "limits",
+            {"nsfw": {"max": 1, "missing": "skip"}},
+            r"nsfw\.missing = 'skip': .*'keep', 'drop' or 'stop'",
+        ),
+        ("source", "kind", "img2dataset", r"needs path"),
+        ("source", "path", "/data", r"kind 'shapes' has no path"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(section, key, value, message, tiny):

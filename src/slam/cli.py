@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,27 +25,88 @@ Profile = Annotated[
 
 @app.command()
 def source(profile: Profile = None) -> None:
-    """Stage 1: captioned pictures as img2dataset shards, and evaluation captions with reference images."""
+    """Stage 1: name or draw the captioned pictures, and the captions and images of the evaluation.
+
+    The evaluation set, `captions` (COCO format) and `images`, may be left out or given to any but the first kind.
+    A profile of params.yaml has one of these:
+
+    \b
+      # the procedural tiny world, drawn
+      source: {kind: shapes, pictures: 6000, evaluation: 3072}
+      # what img2dataset wrote as webdataset: 00000.tar, .parquet, _stats.json
+      source: {kind: img2dataset, path: shards, captions: val.json, images: val}
+      # LAION's or COYO's Parquet files, to be filtered before any download
+      source: {kind: metadata, path: laion}
+      # images with metadata.jsonl (or .csv, .parquet: file_name and text),
+      # or with NAME.txt beside each
+      source: {kind: folder, path: pictures}
+      # COCO 2014 or 2017
+      source: {kind: coco, path: train2017, annotations: captions_train2017.json}
+    """
     from slam.data.source import source_stage
 
     _report("source", source_stage(_load(profile).source, paths.RAW, paths.EVALUATION))
 
 
-@app.command("filter")
-def filter_(profile: Profile = None) -> None:
-    """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
-    from slam.data.filter import filter_stage
+@app.command()
+def score(
+    profile: Profile = None,
+    convert: Annotated[Path | None, typer.Option(help="the public head's .pth: convert it, once, and end")] = None,
+    out: Annotated[Path, typer.Option(help="with --convert: the file to write")] = Path(
+        "weights/aesthetics.safetensors"
+    ),
+) -> None:
+    """Between stages 1 and 2: aesthetics scores from the pictures, where the metadata has none.
 
-    _report("filter", filter_stage(_load(profile).filter, paths.RAW, paths.FILTERED))
+    By the LAION predictor, whose head is converted once. The profile of params.yaml then says:
+
+    \b
+      score: {clip: openai/clip-vit-large-patch14, head: weights/aesthetics.safetensors}
+
+    Without it, or with `score: null`, there is nothing to do.
+    """
+    if convert:
+        from slam.models.aesthetics import convert as convert_head
+
+        _report("score", convert_head(convert, out))
+        return
+    from slam.data.score import score_stage
+
+    _report("score", score_stage(_load(profile).score, paths.RAW, paths.SCORES))
+
+
+@app.command("filter")
+def filter_(
+    profile: Profile = None,
+    engine: Annotated[
+        Literal["serial", "processes", "dask"] | None,
+        typer.Option(help="where the shards are worked on; by default here, in processes if there is enough to do"),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="one for each core by default")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="dask: tcp://HOST:8786; by default workers here")] = None,
+) -> None:
+    """Stage 2: validate the metadata, keep what the limits allow, count what they reject."""
+    from slam.data.filter.stage import filter_stage
+
+    chosen = _load(profile)
+    scores = paths.SCORES if chosen.score else None
+    _report("filter", filter_stage(chosen.filter, paths.RAW, paths.FILTERED, scores, engine, processes, scheduler))
 
 
 @app.command()
 def encode(profile: Profile = None) -> None:
-    """Stage 3: images to VAE latents, captions to token ids."""
-    from slam.data.encode import encode_stage
+    """Stage 3: images to VAE latents, captions to token ids. The same command goes on from what a killed one did.
+
+    Runs in `encode.processes` processes, or on several machines that share the folder, on each of them:
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli encode
+    """
+    from slam.data.encode.stage import encode_stage
 
     chosen = _load(profile)
-    _report("encode", encode_stage(chosen.encode, chosen.teacher, paths.RAW, paths.FILTERED, paths.LATENTS))
+    places = paths.RAW, paths.FILTERED, paths.LATENTS
+    counts = encode_stage(chosen.encode, chosen.teacher, *places, chosen.filter)
+    if os.environ.get("RANK", "0") == "0":
+        _report("encode", counts)
 
 
 @app.command()

@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from slam.config_data import Encode, Filter, Score, Source
 from slam.errors import SlamError
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(Frozen):
-    """Where captioned pictures come from. `shapes` draws them; the others only name what is already there."""
-
-    kind: Literal["shapes", "img2dataset"]
-    path: str | None = None  # img2dataset: the folder of NNNNN.tar, .parquet and _stats.json
-    captions: str | None = None  # evaluation captions, COCO format (captions_val2014.json)
-    images: str | None = None  # the folder of evaluation images that the captions speak of
-    pictures: Positive | None = None  # shapes: training pictures
-    evaluation: Positive | None = None  # shapes: evaluation pictures, drawn from another seed
-    degraded: float = Field(0.0, ge=0, lt=1)  # shapes: share that is blurred, faded or noisy
-    shard: Positive = 1000  # shapes: pictures a shard
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _complete(self):
-        needs = {"shapes": ("pictures", "evaluation"), "img2dataset": ("path", "captions", "images")}[self.kind]
-        missing = [key for key in needs if getattr(self, key) is None]
-        if missing:
-            raise ValueError(f"kind {self.kind!r} needs {', '.join(missing)}")
-        return self
-
-
-class Filter(Frozen):
-    aesthetics: float  # least aesthetics score, 1-10
-    short_side: int = Field(ge=0)  # least short side of the original picture, pixels
-    aspect: float = Field(3.0, ge=1)  # most long side / short side
-    caption: int = Field(1, ge=0)  # least caption length, characters
-    survivors: float = Field(ge=0, le=1)  # stop when a smaller share survives
-    validation: Positive  # pictures kept from training, for `select`
-
-
-class Encode(Frozen):
-    resolution: Positive  # pixels; short side resized to it, then centre crop
-    batch: Positive
-    shard: Positive = 8192  # latents a shard
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+from slam.frozen import Frozen, Positive, validated
 
 
 class Distill(Frozen):
@@ -163,6 +120,7 @@ class Evaluate(Frozen):
 class Profile(Frozen):
     teacher: str  # a diffusers folder or hub id
     source: Source
+    score: Score | None = None  # None: no row's score is computed
     filter: Filter
     encode: Encode
     distill: Distill
@@ -199,36 +157,11 @@ def load(path: str | Path = "params.yaml", profile: str | None = None) -> Profil
     profiles = document.get("profiles") if isinstance(document, dict) else None
     if not isinstance(profiles, dict):
         raise SlamError(f"{path}: expected the keys `profile` and `profiles`, found neither")
-    name = profile or document.get("profile")
-    if name not in profiles:
+    if (name := profile or document.get("profile")) not in profiles:
         raise SlamError(f"{path}: profile = {name!r} is not one of {', '.join(profiles)}")
     return parse(profiles[name], f"{path}: profiles.{name}")
 
 
 def parse(values: Any, where: str, model: type[Frozen] = Profile) -> Any:
     """`values` as a `model`. Raises `SlamError` naming, after `where`, each key that is wrong."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise SlamError("\n".join(_explain(problem, where, model) for problem in error.errors())) from None
-
-
-def _explain(problem: dict, where: str, model: type[Frozen]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1], model)
-        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"{where}.{key} is not a key: {hint}"
-    if problem["type"] == "missing":
-        return f"{where}.{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{where}: {message}" if message.startswith(key + ".") else f"{where}.{key}: {message}"
-    return f"{where}.{key} = {problem['input']!r}: {message}"
-
-
-def _keys_at(location: tuple, model: Any) -> list[str]:
-    for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+    return validated(values, where, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -66,6 +67,22 @@ def resumable_folder(path: str | Path, fingerprint: str) -> Iterator[Path]:
     yield partial
     mark.unlink()
     _take_place(partial, path)
+
+
+@contextmanager
+def locked(file: str | Path, who: str) -> Iterator[None]:
+    """One holder of `file` at a time: raises `SlamError`, naming `who` holds it, instead of waiting.
+
+    The lock goes with its process, so a dead run leaves none.
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SlamError(f"another {who}: wait for it, or end it") from None
+        yield
 
 
 def _take_place(partial: Path, path: Path) -> None:

@@ -69,19 +69,20 @@ def started(command: list[str], env: Mapping[str, str] | None = None, **popen: A
             child.wait()
 
 
-def accelerate_launch(module: str, arguments: list[str], processes: int = 1, precision: str = "fp32") -> int:
+def accelerate_launch(
+    module: str, arguments: list[str], processes: int = 1, precision: str = "fp32", key: str = "train.processes"
+) -> int:
     """Runs `python -m module arguments` in `processes` processes under `accelerate launch`; returns the exit code.
 
     `precision` is fp32, bf16 or fp16. Without CUDA it runs on the CPU, and several processes talk through gloo.
-    Raises `SlamError` when there are GPUs, but fewer than processes.
+    Raises `SlamError` when there are GPUs, but fewer than processes; `key` is the setting that says how many.
     """
     import torch
 
     cuda = torch.cuda.is_available()
     if cuda and processes > torch.cuda.device_count():
         raise SlamError(
-            f"train.processes = {processes}, but this machine has {torch.cuda.device_count()} GPU(s): "
-            "set train.processes to at most that"
+            f"{key} = {processes}, but this machine has {torch.cuda.device_count()} GPU(s): set {key} to at most that"
         )
     flags = {
         "config_file": Path(__file__).with_name("accelerate.yaml"),

@@ -4,8 +4,9 @@ from pathlib import Path
 
 RAW = Path("data/raw")  # source: img2dataset shards, index.json
 EVALUATION = Path("data/evaluation")  # source: captions.json (COCO format), images/, index.json
-FILTERED = Path("data/filtered")  # filter: manifest.parquet, counts.json, docs/
-LATENTS = Path("data/latents")  # encode: SPLIT-NNNNN.safetensors, manifest.parquet, index.json
+SCORES = Path("data/scores")  # score: NNNNN.parquet of each shard, index.json
+FILTERED = Path("data/filtered")  # filter: manifest, rejected, counts, histograms, docs/
+LATENTS = Path("data/latents")  # encode: SPLIT-NNNNN.safetensors, index, manifest, rejected, counts, docs/, decoded.png
 TRAIN = Path("runs/train")  # train: checkpoints/step-NNNNNN/, journal.jsonl
 STUDENT = Path("models/student")  # select: a diffusers folder
 SELECTION = Path("reports/selection.json")  # select: what each checkpoint measured

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from slam.data import aesthetics, shapes
-from slam.data.source import DEGRADATIONS, degrade
+from slam.data.sources.shapes import DEGRADATIONS, degrade
 
 PICTURES = shapes.draw(400, 77).images
 

@@ -1,10 +1,8 @@
+"""The stage in one process: what comes out, what is left out, what stops it."""
+
 import hashlib
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -13,30 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from slam.data.encode import _square, encode_stage
+from slam.data.encode.stage import encode_stage
 from slam.data.latents import Latents
-from slam.data.shards import decode, read_raw
+from slam.data.pictures import decode
+from slam.data.records import read_raw
 from slam.errors import SlamError
 from slam.files import write_json
 from slam.models.diffusion import load
-from tests.data.conftest import ENCODE
-
-
-@pytest.fixture(scope="module")
-def encoded(drawn, filtered, random_teacher, tmp_path_factory):
-    out = tmp_path_factory.mktemp("encoded") / "latents"
-    encode_stage(ENCODE, str(random_teacher), drawn / "raw", filtered, out)
-    return out
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+from tests.data.conftest import ENCODE, FILTER, TINY, contents
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_latents_are_those_of_the_manifests_pictures_in_its_order(drawn, filtered, encoded, random_teacher, split):
+def test_latents_are_those_of_the_manifests_pictures_in_its_order(drawn, filtered, encoded, split):
     rows = pd.read_parquet(filtered / "manifest.parquet").query("split == @split")
-    data, model = Latents(encoded, split), load(random_teacher, parts=("vae", "tokenizer"))
+    data, model = Latents(encoded, split), load(TINY, parts=("vae", "tokenizer"))
     latents, input_ids = data.gather(np.arange(len(data)))
     assert len(data) == len(rows) and data.captions(np.arange(len(data))) == list(rows.caption)
     assert torch.equal(input_ids, model.tokenize(list(rows.caption)))
@@ -46,84 +34,26 @@ def test_latents_are_those_of_the_manifests_pictures_in_its_order(drawn, filtere
         at = tars[row["shard"]].index(row.key.encode() + b".png") + 512
         picture = decode(tars[row["shard"]][at : at + 4000], row.key)
         pixels = torch.tensor(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-        assert torch.allclose(model.encode(pixels)[0], latents[i], atol=2e-3)
+        assert torch.allclose(model.encode(pixels)[0], latents[i], atol=5e-3)
 
 
-def test_the_index_tells_all_that_training_must_know(encoded, random_teacher):
+def test_the_index_tells_all_that_training_must_know(encoded):
     index = json.loads((encoded / "index.json").read_text())
-    assert index["latent_shape"] == [4, 8, 8] and index["scaling_factor"] == 0.5
+    assert index["latent_shape"] == [4, 8, 8] and index["scaling_factor"] == 0.58201
     assert [shard["file"][:-12] for shard in index["shards"]][-1] == "validation-00001"
     for shard in index["shards"]:
         content = (encoded / shard["file"]).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
     table = pq.read_table(encoded / "manifest.parquet").to_pandas()
     assert table.groupby("file").size().to_dict() == {shard["file"]: shard["count"] for shard in index["shards"]}
-    assert {p.name for p in encoded.iterdir()} == {*table.file, "manifest.parquet", "index.json"}
+    assert (table[["width", "height"]] >= 32).all(axis=None)
+    beside = {"manifest.parquet", "rejected.parquet", "index.json", "counts.json", "decoded.png", "docs"}
+    assert {p.name for p in encoded.iterdir()} == {*table.file, *beside}
 
 
-def test_the_same_command_gives_the_same_bytes(drawn, filtered, encoded, random_teacher, tmp_path):
-    encode_stage(ENCODE, str(random_teacher), drawn / "raw", filtered, tmp_path / "again")
+def test_the_same_command_gives_the_same_bytes(drawn, filtered, encoded, tmp_path):
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "again", FILTER)
     assert contents(tmp_path / "again") == contents(encoded)
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from slam.config import Encode
-from slam.data.encode import encode_stage
-encode_stage(Encode.model_validate_json(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:]))
-"""
-
-
-@pytest.fixture(scope="module")
-def killed(drawn, filtered, random_teacher, tmp_path_factory):
-    """The unfinished folder of a run that was killed as soon as one shard was done."""
-    out = tmp_path_factory.mktemp("killed") / "latents"
-    places = (str(place) for place in (random_teacher, drawn / "raw", filtered, out))
-    child = subprocess.Popen([sys.executable, "-c", CHILD, ENCODE.model_dump_json(), *places])
-    partial = out.with_name(".latents.partial")
-    while not (partial / "done.json").exists():
-        assert child.poll() is None
-        time.sleep(0.001)
-    child.kill()
-    assert child.wait() == -signal.SIGKILL and not out.exists()
-    return partial
-
-
-@pytest.fixture
-def resume(killed, drawn, filtered, random_teacher, tmp_path):
-    """A copy of that folder, and the same command again."""
-    partial = tmp_path / ".latents.partial"
-    shutil.copytree(killed, partial)
-    return partial, lambda config=ENCODE: encode_stage(
-        config, str(random_teacher), drawn / "raw", filtered, tmp_path / "latents"
-    )
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_taken_up_where_it_was_and_equals_an_uninterrupted_one(resume, encoded, tmp_path):
-    partial, again = resume
-    finished = {file: (partial / file).stat().st_mtime_ns for file in json.loads((partial / "done.json").read_text())}
-    assert 1 <= len(finished) < len(list(encoded.glob("*.safetensors")))
-    (partial / ".train-00009.safetensors.1.partial").write_text("what the killed run was writing")
-    again()
-    assert {file: (tmp_path / "latents" / file).stat().st_mtime_ns for file in finished} == finished  # not made again
-    assert contents(tmp_path / "latents") == contents(encoded) and not partial.exists()
-
-
-@pytest.mark.slow
-def test_a_finished_shard_that_was_damaged_is_made_again(resume, encoded, tmp_path):
-    partial, again = resume
-    (partial / "train-00000.safetensors").write_bytes(b"x")
-    again()
-    assert contents(tmp_path / "latents") == contents(encoded)
-
-
-@pytest.mark.slow
-def test_what_another_configuration_left_is_not_taken_up(resume, encoded, tmp_path):
-    _, again = resume
-    again(ENCODE.model_copy(update={"resolution": 16}))
-    assert json.loads((tmp_path / "latents/index.json").read_text())["latent_shape"] == [4, 4, 4]
 
 
 @pytest.fixture
@@ -139,43 +69,115 @@ def flip(tar, position):
     tar.write_bytes(content)
 
 
-def test_a_flipped_bit_in_a_picture_is_found_and_nothing_is_left(survivor, raw, filtered, random_teacher, tmp_path):
+@pytest.mark.parametrize(("verbatim", "byte", "reason"), [(True, 60, "changed"), (False, 1, "broken")])
+def test_a_bad_picture_costs_itself_alone_and_is_listed(
+    verbatim, byte, reason, survivor, raw, filtered, encoded, tmp_path
+):
+    """Where the tar holds what was downloaded, by its sha256; where it was encoded again, by decoding alone."""
+    tar, row = survivor
+    write_json(raw / "index.json", json.loads((raw / "index.json").read_text()) | {"verbatim": verbatim})
+    flip(tar, row.offset + 512 + byte)
+    counts = encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
+    before, after = Latents(encoded, "train"), Latents(tmp_path / "latents", "train")
+    assert counts["train"] == len(after) == len(before) - 1
+    assert counts["rejected"] == {"broken": 0, "changed": 0} | {reason: 1}
+    rows = pd.read_parquet(filtered / "manifest.parquet")
+    assert len(rows) == counts["train"] + counts["validation"] + sum(counts["rejected"].values())
+    (listed,) = pq.read_table(tmp_path / "latents/rejected.parquet").to_pylist()
+    assert (listed["file"], listed["key"], listed["reason"]) == ("train-00000.safetensors", row.key, reason)
+    assert f"shard {tar.stem}, key {row.key}: expected" in listed["detail"]
+    kept = np.arange(len(after))
+    latents, ids = after.gather(kept)
+    was, were = before.gather(kept + 1)
+    assert torch.allclose(latents, was, atol=5e-3) and torch.equal(ids, were)
+    assert after.captions(kept) == before.captions(kept + 1)
+    index = json.loads((tmp_path / "latents/index.json").read_text())
+    assert [shard["count"] for shard in index["shards"]][:2] == [9, 10]
+
+
+def test_too_many_bad_pictures_stop_the_stage_and_a_larger_share_goes_on_from_there(survivor, raw, filtered, tmp_path):
     tar, row = survivor
     flip(tar, row.offset + 512 + 60)
-    with pytest.raises(SlamError, match=f"{tar.name}, key {row.key}: expected sha256 {row.sha256}, found"):
-        encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "latents")
+    strict = ENCODE.model_copy(update={"broken": 0.001})
+    places = TINY, raw, filtered, tmp_path / "latents"
+    with pytest.raises(SlamError, match="1 of [0-9]+ pictures are broken or changed, more than encode.broken = 0.10%"):
+        encode_stage(strict, *places, FILTER)
     assert not (tmp_path / "latents").exists()
+    first = tmp_path / ".latents.partial/train-00000.safetensors"
+    made = first.stat().st_mtime_ns
+    encode_stage(ENCODE, *places, FILTER)
+    assert (tmp_path / "latents" / first.name).stat().st_mtime_ns == made
 
 
-def test_in_shards_that_were_encoded_again_a_broken_picture_is_found_by_decoding(
-    survivor, raw, filtered, random_teacher, tmp_path
-):
-    tar, row = survivor
-    write_json(raw / "index.json", json.loads((raw / "index.json").read_text()) | {"verbatim": False})
-    encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "latents")
-    flip(tar, row.offset + 512 + 1)  # of the PNG signature
-    with pytest.raises(SlamError, match=f"{tar.name}, key {row.key}: expected a whole JPEG, PNG or WebP"):
-        encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "again")
+def test_a_shard_without_a_good_picture_is_empty_and_read_over(raw, filtered, encoded, tmp_path):
+    rows = pd.read_parquet(filtered / "manifest.parquet").query("split == 'train'")
+    tars = [shard.tar for shard in read_raw(raw).shards]
+    for row in rows.iloc[10:20].itertuples():  # of the second shard of latents
+        flip(tars[row.shard], row.offset + 512 + 60)
+    encode_stage(ENCODE.model_copy(update={"broken": 0.5}), TINY, raw, filtered, tmp_path / "latents", FILTER)
+    before, after = Latents(encoded, "train"), Latents(tmp_path / "latents", "train")
+    assert len(after) == len(before) - 10
+    others = np.r_[0:10, 20 : len(before)]
+    assert torch.equal(after.gather(np.arange(len(after)))[0], before.gather(others)[0])
 
 
-def test_a_tar_that_was_replaced_is_noticed(survivor, raw, filtered, random_teacher, tmp_path):
+def test_a_tar_that_was_replaced_or_removed_is_noticed(survivor, raw, filtered, tmp_path):
     tar, row = survivor
     tar.write_bytes(tar.read_bytes()[512:])
     with pytest.raises(SlamError, match=f"expected {row.member} at byte {row.offset}.*run `slam filter` again"):
-        encode_stage(ENCODE, str(random_teacher), raw, filtered, tmp_path / "latents")
+        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
+    tar.unlink()
+    with pytest.raises(SlamError, match=f"the pictures of shard {tar.stem} cannot be read: .*No such file"):
+        encode_stage(ENCODE, TINY, raw, filtered, tmp_path / "latents", FILTER)
 
 
-def test_a_missing_manifest_and_an_odd_resolution_are_told(drawn, filtered, random_teacher, tmp_path):
+def test_a_missing_manifest_and_an_odd_resolution_are_told(drawn, filtered, tmp_path):
     with pytest.raises(SlamError, match="manifest.parquet does not exist: run `slam filter` first"):
-        encode_stage(ENCODE, str(random_teacher), drawn / "raw", tmp_path, tmp_path / "latents")
+        encode_stage(ENCODE, TINY, drawn / "raw", tmp_path, tmp_path / "latents", FILTER)
     odd = ENCODE.model_copy(update={"resolution": 33})
     with pytest.raises(SlamError, match="encode.resolution = 33 must be a multiple of 4"):
-        encode_stage(odd, str(random_teacher), drawn / "raw", filtered, tmp_path / "latents")
+        encode_stage(odd, TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER)
 
 
-def test_the_short_side_is_resized_and_the_centre_cut():
-    wide = np.zeros((64, 256, 3), np.uint8)
-    wide[:, 96:160] = 255  # exactly the central square
-    assert (_square(Image.fromarray(wide), 32) > 250).mean() > 0.9
-    exact = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(_square(Image.fromarray(exact), 32), exact)
+def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(drawn, filtered, tmp_path):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(TINY, teacher, ignore=shutil.ignore_patterns("unet", "text_encoder", "clip", "judge"))
+    config = json.loads((teacher / "vae/config.json").read_text())
+    write_json(teacher / "vae/config.json", config | {"scaling_factor": 10 * config["scaling_factor"]})
+    with pytest.raises(SlamError) as raised:
+        encode_stage(ENCODE, str(teacher), drawn / "raw", filtered, tmp_path / "latents", FILTER)
+    partial = tmp_path / ".latents.partial"
+    message = str(raised.value)
+    assert "train-00000: expect column values to be between (column std, min_value 0.005, max_value 5.0)" in message
+    assert "10 of 10 rows are not, e.g. key " in message and "scaling_factor right" in message
+    assert str(partial / "docs/index.html") in message and (partial / "docs/index.html").is_file()
+    assert (partial / "train-00000.safetensors").is_file() and not (tmp_path / "latents").exists()
+
+
+def test_a_users_own_expectations_of_latents_stop_the_stage_too(drawn, filtered, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "latents: [{type: expect_column_values_to_be_between, kwargs: {column: mean, max_value: -0.3}, notes: dark}]"
+    )
+    mine = FILTER.model_copy(update={"expectations": str(file)})
+    with pytest.raises(SlamError, match=r"train-00000: .*column mean, max_value -0.3.* of 10 rows are not.*dark"):
+        encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "latents", mine)
+    file.write_text("latents: [{type: expect_column_values_to_not_be_null, kwargs: {column: men}}]")
+    with pytest.raises(SlamError, match="'men' is no column of latents: did you mean mean?"):
+        encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "other", mine)
+
+
+def test_every_shard_is_an_asset_of_its_own_in_the_documents(encoded):
+    index = (encoded / "docs/index.html").read_text()
+    names = [path.stem for path in sorted(encoded.glob("*.safetensors"))]
+    assert all(index.count(f'>{name}</a><td>latents<td class="passed">') == 1 for name in names)
+    assert index.count('>all-shards</a><td>latent_shards<td class="passed">') == 1 and 'class="failed"' not in index
+    assert (encoded / "docs" / "../decoded.png").is_file() and 'src="../decoded.png"' in index
+
+
+def test_the_sheet_shows_pictures_above_what_is_decoded(encoded):
+    sheet = Image.open(encoded / "decoded.png")
+    cells = np.asarray(sheet)[12 : 12 + 2 * 96 + 4, 84 : 84 + 8 * 100].astype(float)
+    above, below = cells[:96], cells[100:]
+    assert 0 < np.abs(above - below).mean() < 8  # of 255: nearly the same, and not the same
+    assert np.abs(above - np.roll(below, 100, axis=1)).mean() > 20  # another's

@@ -1,4 +1,7 @@
+import hashlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -50,13 +53,65 @@ def test_a_sample_outside_the_split_is_refused(folder, index):
         Latents(folder, "train").gather([0, index])
 
 
-def test_a_flipped_bit_is_found_on_opening(folder):
-    content = bytearray((folder / "b").read_bytes())
+def flip(file):
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    (folder / "b").write_bytes(content)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_flipped_bit_is_found_on_opening_and_on_opening_again(opened, folder):
+    if opened:
+        Latents(folder, "train")
+    before = (folder / "b").stat()
+    flip(folder / "b")
+    os.utime(folder / "b", ns=(before.st_atime_ns, before.st_mtime_ns))  # as if nothing had been written
     Latents(folder, "validation")
     with pytest.raises(SlamError, match="b: expected sha256 .* found .* run `slam encode` again"):
         Latents(folder, "train")
+
+
+def test_a_shard_is_hashed_once_and_again_when_it_was_touched(folder, monkeypatch):
+    hashed, digest = [], hashlib.file_digest
+
+    def note(file, name):
+        hashed.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", note)
+    for _ in range(2):
+        Latents(folder, "train")
+    assert sorted(hashed) == ["a", "b"]
+    os.utime(folder / "b")
+    Latents(folder, "train")
+    assert sorted(hashed) == ["a", "b", "b"]
+    folder.with_name(f".{folder.name}.verified.json").write_text("{")  # a broken memory is no memory
+    Latents(folder, "train")
+    assert sorted(hashed) == ["a", "a", "b", "b", "b"]
+
+
+def test_what_failed_is_not_remembered_and_what_passed_is(folder):
+    flip(folder / "b")
+    for _ in range(2):
+        with pytest.raises(SlamError, match="b: expected sha256"):
+            Latents(folder, "train")
+    assert json.loads(folder.with_name(f".{folder.name}.verified.json").read_text()).keys() == {"a"}
+
+
+def test_of_stored_moments_the_mean_is_read_or_with_noise_a_sample(folder):
+    numbers = torch.arange(4).half()
+    tensors = {
+        "latents": numbers.view(-1, 1, 1, 1).expand(-1, 4, 2, 2).contiguous(),
+        "latents_std": (numbers / 8).view(-1, 1, 1, 1).expand(-1, 4, 2, 2).contiguous(),
+        "input_ids": numbers.int()[:, None],
+    }
+    save_file(tensors, folder / "m")
+    shard = {"file": "m", "split": "train", "count": 4, "sha256": sha256(folder / "m")}
+    (folder / "index.json").write_text(json.dumps({"shards": [shard]}))
+    data, noise = Latents(folder, "train"), torch.randn(3, 4, 2, 2)
+    order = torch.tensor([3.0, 1, 3]).view(-1, 1, 1, 1)
+    assert data.has_std and torch.equal(data.gather([3, 1, 3])[0], order.expand(-1, 4, 2, 2))
+    assert torch.equal(data.gather([3, 1, 3], noise)[0], order + order / 8 * noise)
 
 
 def test_a_missing_shard_or_split_is_named(folder):

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from slam.config import Source
-from slam.data.shards import SCHEMA, decode, pictures, read_picture, read_raw
+from slam.data.pictures import decode
+from slam.data.records import open_pictures, read_raw, read_records
 from slam.data.source import source_stage
+from slam.data.sources.shapes import SCHEMA
+from slam.data.tars import scan
 from slam.errors import SlamError
 from tests.data.conftest import SOURCE
 
@@ -28,7 +31,7 @@ def test_the_parquet_has_img2datasets_columns_and_a_row_for_every_picture_asked_
         rows, stats = pd.read_parquet(shard.parquet), json.loads(shard.stats.read_text())
         assert len(rows) == stats["count"] == stats["successes"] + stats["failed_to_download"]
         had = rows[rows.status == "success"]
-        assert sorted(had.key) == list(pictures(shard.tar).key)
+        assert sorted(had.key) == list(scan(shard.tar).pictures)
         assert rows.key.str.fullmatch(rf"{shard.name}\d\d").all()  # img2dataset: the shard, then digits for 50 rows
         assert rows[rows.status != "success"][["width", "sha256"]].isna().all(axis=None)
 
@@ -38,12 +41,12 @@ def test_some_downloads_failed(drawn):
     assert 0 < (status == "failed_to_download").sum() < 10
 
 
-def test_a_tar_gives_back_the_bytes_that_sha256_was_taken_of(drawn):
+def test_a_shard_gives_back_the_bytes_that_sha256_was_taken_of(drawn):
     shard = read_raw(drawn / "raw").shards[1]
-    rows = pd.read_parquet(shard.parquet).merge(pictures(shard.tar), on="key")
-    with shard.tar.open("rb") as tar:
+    rows = read_records(shard).to_pandas().query("status == 'success'")
+    with open_pictures(shard) as read:
         for row in rows.itertuples():
-            content = read_picture(tar, row.member, row.offset)
+            content = read(row.member, row.offset)
             assert hashlib.sha256(content).hexdigest() == row.sha256
             assert decode(content, row.key).size == (row.width, row.height)
 
@@ -54,9 +57,9 @@ def test_evaluation_is_coco_and_shares_no_picture_with_training(drawn):
     evaluation = {_pixels(Image.open(drawn / "evaluation/images" / i["file_name"])) for i in told["images"]}
     training = set()
     for shard in read_raw(drawn / "raw").shards:
-        with shard.tar.open("rb") as tar:
-            for row in pictures(shard.tar).itertuples():
-                training.add(_pixels(decode(read_picture(tar, row.member, row.offset), row.key)))
+        with open_pictures(shard) as read:
+            for place in scan(shard.tar).pictures.values():
+                training.add(_pixels(decode(read(place.member, place.offset), place.member)))
     assert len(evaluation) == 20 and len(training) > 140 and not evaluation & training
 
 

@@ -31,6 +31,14 @@ def stream(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 2654435761 + 40503) % 2**32 ^ step)
 
 
+def posterior_noise(seed: int, step: int, batch: int, shape: tuple[int, int, int]) -> Tensor:
+    """[B, C, h, w], with which z_0 of this step is drawn from a posterior: mean + std * noise.
+
+    From a stream of its own, so that the step's `Draw` is the same for data that has no posterior.
+    """
+    return torch.randn(batch, *shape, generator=stream(seed, step ^ 1 << 31))
+
+
 def uniform_gamma(generator: torch.Generator, batch: int, at_1: float = 0.0) -> Tensor | None:
     """gamma ~ U[0, 1), Eq 17; and gamma = 1, where a student samples, in a share `at_1` of the samples (not the
     paper's)."""

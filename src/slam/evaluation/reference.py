@@ -47,6 +47,11 @@ def load_reference(evaluation: Path, samples: int) -> Reference:
     Raises `SlamError` when there are fewer captioned pictures than `samples`, or a picture is missing.
     """
     index = read_json(evaluation / "index.json", MADE_BY)
+    if "captions" not in index:
+        raise SlamError(
+            "there is no evaluation set: give source.captions (COCO format) and source.images in params.yaml, "
+            f"then run `{MADE_BY}` again"
+        )
     captions, folder = evaluation / index["captions"], evaluation / index["images"]  # absolute paths stay as they are
     document = read_json(captions, MADE_BY)
     try:

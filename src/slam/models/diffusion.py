@@ -58,7 +58,12 @@ class LatentDiffusion:
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [-1, 1] to scaled latents [B, C, h, w]: the posterior's mean."""
-        return self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
+        return self.posterior(pixels)[0]
+
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, H, W] in [-1, 1] to the mean and the standard deviation of scaled latents [B, C, h, w]."""
+        normal = self.vae.encode(pixels).latent_dist
+        return normal.mean * self.vae.config.scaling_factor, normal.std * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] to pixels uint8 [B, 3, H, W]."""

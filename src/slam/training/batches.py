@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 
-from accelerate import Accelerator
-
-from slam.core.draw import Draw, make_draw
+from slam.ahead import ahead
+from slam.core.draw import Draw, make_draw, posterior_noise
 from slam.core.methods import METHODS
 from slam.data.latents import Latents, batch_indices
 from slam.training.plan import Plan
 from slam.training.step import Batch
+
+AHEAD = 2  # steps
 
 
 def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> Draw:
@@ -32,16 +34,28 @@ def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> D
     )
 
 
-def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, accelerator: Accelerator) -> list[Batch]:
-    """This rank's share of the global batch of `step`, in micro-batches."""
-    config, device = plan.train, accelerator.device
+def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, rank: int, ranks: int) -> list[Batch]:
+    """Share `rank` of `ranks` of the global batch of `step`, in micro-batches, on the CPU."""
+    config = plan.train
     indices = batch_indices(len(data), config.batch, config.seed, step)
-    share = config.batch // accelerator.num_processes
+    noise = posterior_noise(config.seed, step, config.batch, tuple(draw.noise.shape[1:])) if data.has_std else None
+    share = config.batch // ranks
     size = config.micro_batch or share
-    first = share * accelerator.process_index
+    first = share * rank
     batches = []
     for begin in range(first, first + share, size):
         part = slice(begin, begin + size)
-        latents, input_ids = data.gather(indices[part])
-        batches.append(Batch(latents.to(device), input_ids.to(device), draw.rows(part).to(device)))
+        latents, input_ids = data.gather(indices[part], None if noise is None else noise[part])
+        batches.append(Batch(latents, input_ids, draw.rows(part)))
     return batches
+
+
+def prepared(
+    plan: Plan, data: Latents, shape: tuple[int, int, int], T: int, steps: Iterable[int], rank: int, ranks: int
+) -> Iterator[list[Batch]]:
+    """The micro-batches of each of `steps`, made in a thread while the step before is computed."""
+
+    def make(step: int) -> list[Batch]:
+        return local_batches(plan, data, global_draw(plan, shape, T, step), step, rank, ranks)
+
+    return ahead(make, steps, depth=AHEAD)

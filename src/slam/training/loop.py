@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from slam.models.diffusion import load
 from slam.models.student import trained
 from slam.progress import progress
 from slam.training import checkpoint
-from slam.training.batches import global_draw, local_batches
+from slam.training.batches import prepared
 from slam.training.journal import Journal
 from slam.training.objective import make_objective
 from slam.training.plan import read_plan
@@ -63,13 +64,16 @@ def _train(folder: Path, stop: Stop) -> int:
     skips = Skips(config, root)
     clock = time.perf_counter()
     steps = range(start, config.steps)
-    with progress(steps, "train", disable=not accelerator.is_main_process, initial=start, total=config.steps) as bar:
-        for step in bar:
-            draw = global_draw(plan, model.latent_shape, objective.schedule.T, step)
-            batches = local_batches(plan, data, draw, step, accelerator)
+    place = accelerator.process_index, accelerator.num_processes
+    with (
+        closing(prepared(plan, data, model.latent_shape, objective.schedule.T, steps, *place)) as batches,
+        progress(steps, "train", disable=not accelerator.is_main_process, initial=start, total=config.steps) as bar,
+    ):
+        for step, micro_batches in zip(bar, batches, strict=True):
+            micro_batches = [batch.to(accelerator.device) for batch in micro_batches]
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(config, step)
-            window.append(train_step(objective, accelerator, student, target, optimizer, batches))
+            window.append(train_step(objective, accelerator, student, target, optimizer, micro_batches))
             done, stopping = step + 1, stop.agreed(accelerator)
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from slam.config import Profile
+from slam.data.latents import Latents
 from slam.errors import SlamError
+from slam.files import locked
 from slam.launch import accelerate_launch
 from slam.training import checkpoint
 from slam.training.journal import read_journal
@@ -23,7 +22,7 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
     """
     plan = make_plan(profile, latents)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with locked(out / "lock", f"`slam train` is running on {out}"):
         try:
             check_unchanged(out, plan)
         except SlamError as error:
@@ -32,6 +31,7 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
             print(f"{error}\nStarting afresh.")
             _set_aside(out)
         plan.write(out)
+        Latents(latents, "train")  # so that their sha256 are verified once, and not by each process
         code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes, plan.train.precision)
     if code:
         raise SlamError(
@@ -41,17 +41,6 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
     journal = read_journal(out / "journal.jsonl")
     kept = checkpoint.checkpoints(out / "checkpoints")
     return {"steps": journal[-1]["step"], "loss": journal[-1]["loss"], "checkpoints": len(kept)}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run a folder. The lock goes with its process, so a dead run leaves none."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SlamError(f"another `slam train` is running on {folder}: wait for it, or end it") from None
-        yield
 
 
 def _set_aside(out: Path) -> None:

@@ -36,6 +36,9 @@ class Batch(NamedTuple):
     input_ids: Tensor  # [B, L]
     draw: Draw
 
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.latents.to(device), self.input_ids.to(device), self.draw.to(device))
+
 
 def train_step(
     objective: Objective,

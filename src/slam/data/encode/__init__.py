@@ -1,0 +1,1 @@
+"""Stage `encode`: pictures to latents, captions to token ids."""

@@ -1,0 +1,75 @@
+"""Where the shards are worked on: in this process, in several here, or on a Dask cluster. The only door to Dask.
+
+Each engine is a context whose value maps a function over items and yields the results as they come, in any order.
+What the function writes must be seen by this process: workers on other machines need the same file system.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from slam.errors import SlamError
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+@contextmanager
+def serial(processes: int, scheduler: str | None) -> Iterator[Map]:
+    yield map
+
+
+@contextmanager
+def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
+    """Fresh processes: a fork would inherit the threads of Arrow and DuckDB without their running."""
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+
+    def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        try:
+            for future in as_completed([pool.submit(function, item) for item in items]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise SlamError(
+                "a process of the filter was killed, for want of memory perhaps: the same command goes on from here; "
+                "with --processes 1 it needs the least memory"
+            ) from None
+
+    try:
+        yield run
+    finally:  # after an error or Ctrl-C, what has not begun is not begun
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def dask(processes: int, scheduler: str | None) -> Iterator[Map]:
+    """The cluster at `scheduler` (tcp://HOST:8786), else one of `processes` workers on this machine."""
+    try:
+        import distributed
+    except ImportError:
+        raise SlamError("--engine dask needs Dask: pip install 'slam[dask]'") from None
+    local = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.Client(scheduler) if scheduler else distributed.Client(**local) as client:
+
+        def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+            futures = client.map(function, list(items), pure=False)
+            for _, result in distributed.as_completed(futures, with_results=True):
+                yield result
+
+        yield run
+
+
+ENGINES: dict[str, Callable[[int, str | None], AbstractContextManager[Map]]] = {
+    "serial": serial,
+    "processes": processes,
+    "dask": dask,
+}
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

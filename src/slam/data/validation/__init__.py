@@ -1,0 +1,1 @@
+"""Great Expectations: what data must meet, and pages that say whether it does."""
