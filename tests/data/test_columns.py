@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slam.data.columns import NAMES, SCORES, TYPES, ParquetError, named, read_columns
@@ -35,6 +35,7 @@ number = st.none() | st.floats(width=32) | st.integers(-(2**40), 2**40).map(floa
 kinds = st.sampled_from([pa.float32(), pa.float64(), pa.string()])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_alias_in_any_case_and_type_gives_the_same_numbers(data):
     """Round trip: what a column of any name and type says is what comes out, in float32 or int32, or null."""
@@ -56,6 +57,7 @@ def test_any_alias_in_any_case_and_type_gives_the_same_numbers(data):
                 assert found == [v if v is None else float(np.float32(v)) for v in meant]
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.text(), max_size=5))
 def test_a_caption_comes_out_stripped_and_on_one_line_with_its_words_unchanged(captions):
     found = named(pa.table({"text": pa.array(captions, pa.string())}), (), "here")["caption"].to_pylist()

@@ -67,11 +67,13 @@ def test_a_tar_of_any_form_is_read_and_its_order_does_not_matter(tmp_path, form)
         ([special("1.jpg", tarfile.DIRTYPE)], "1", "'1.jpg' is a link or special file"),
         ([special("1.jpg", tarfile.CHRTYPE)], "1", "'1.jpg' is a link or special file"),
         ([special("1.jpg", tarfile.FIFOTYPE)], "1", "'1.jpg' is a link or special file"),
+        ([special("1.jpg", tarfile.GNUTYPE_SPARSE)], "1", "'1.jpg' is a link or special file"),
         ([("/1.jpg", b"x")], "1", "'/1.jpg' is no name like"),
         ([("../1.jpg", b"x")], "1", "'../1.jpg' is no name like"),
         ([("a/1.jpg", b"x")], "1", "'a/1.jpg' is no name like"),
         ([("1.pkl", b"x"), ("1.jpg", b"x")], "1", "'1.pkl' is no name like"),
         ([("1.jpg", b"x"), ("1.pyd", b"x")], "1", "'1.pyd' is no name like"),
+        ([("y" * 150 + ".jpg", b"x")], f"'{'y' * 100}'", "is no name like"),
         ([("\udcff.jpg", b"x")], r"'\udcff.jpg'", r"is no name like"),
         ([("1.jpg", b"x"), ("1.jpg", b"y")], "1", "'1.jpg' is the second of its key"),
         ([("1.jpg", b"x"), ("1.png", b"y")], "1", "'1.png' is the second of its key"),
@@ -137,6 +139,18 @@ def test_a_name_in_an_extended_header_counts(tmp_path):
     hidden.pax_headers = {"path": "../../1.jpg"}
     found = scan(make_tar(tmp_path / "a.tar", [*GOOD, hidden, *LAST], tarfile.PAX_FORMAT))
     assert list(found.pictures) == ["0", "9"] and "'../../1.jpg' is no name" in found.refused["1"].detail
+
+
+def test_a_long_name_counts_whatever_extended_header_follows_it(tmp_path):
+    """Of GNU's two kinds, a name's and a link's, the second does not undo the first."""
+    long = tarfile.TarInfo("../" + "x" * 120)
+    content = make_tar(tmp_path / "a.tar", [long], tarfile.GNU_FORMAT).read_bytes()[:1024]
+    link = tarfile.TarInfo("././@LongLink")
+    link.type, link.size = tarfile.GNUTYPE_LONGLINK, 1
+    plain = make_tar(tmp_path / "b.tar", [("1.jpg", b"x"), *LAST]).read_bytes()
+    (tmp_path / "a.tar").write_bytes(content + link.tobuf(tarfile.GNU_FORMAT) + bytes(512) + plain)
+    found = scan(tmp_path / "a.tar")
+    assert list(found.pictures) == ["9"] and "is no name like" in next(iter(found.refused.values())).detail
 
 
 def test_two_sizes_of_a_member_and_an_endless_extended_header_end_the_reading(tmp_path):

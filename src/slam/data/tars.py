@@ -26,6 +26,7 @@ KEY = re.compile(r"(?:.*/)?([A-Za-z0-9_-]{1,80})\..*", re.DOTALL)  # of a name t
 SHOWN = 100  # characters of a name in a sentence
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED = 64 * 2**10  # bytes of a member's extended header; webdataset's hold a time of 30
+PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 GNU_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, *GNU_LONG)
 
@@ -78,7 +79,7 @@ def _judge(member: tarfile.TarInfo, seen: set[str], pictures: dict[str, Place]) 
         key = pretended[1] if pretended else shown
         return key, Refusal(UNSAFE, f"{shown} is no name like 000000012.jpg, .txt or .json")
     key, extension = match.groups()
-    if not member.isreg():
+    if member.type not in PLAIN:
         return key, Refusal(UNSAFE, f"{shown} is a link or special file, not a plain one")
     if member.name in seen or (extension in EXTENSIONS and key in pictures):
         return key, Refusal(UNSAFE, f"{shown} is the second of its key: which of them the row means is not told")
@@ -106,7 +107,7 @@ def _members(tar: Path) -> Iterator[tuple[tarfile.TarInfo, int]]:
             if member.type in EXTENDED:
                 if member.size > MAX_EXTENDED:
                     raise _DamageError(f"the tar has an extended header of {member.size} bytes at byte {offset}")
-                long = _extended(file.read(member.size), member.type, offset)
+                long = (long or {}) | _extended(file.read(member.size), member.type, offset)
             else:
                 if long and "size" in long and long["size"] != str(member.size):
                     raise _DamageError(f"the tar tells two sizes of the member at byte {offset}")
@@ -118,7 +119,7 @@ def _members(tar: Path) -> Iterator[tuple[tarfile.TarInfo, int]]:
 
 def _has_data(member: tarfile.TarInfo) -> bool:
     """Whether blocks of data follow: as every reader of tars has it, a link's or a folder's size means nothing."""
-    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+    return member.isreg() or member.type in EXTENDED or member.type not in tarfile.SUPPORTED_TYPES
 
 
 def _header(block: bytes, offset: int) -> tarfile.TarInfo:
