@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from slam.data.filter import stage
@@ -70,8 +71,8 @@ def test_what_another_configuration_left_is_not_taken_up(drawn, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "most", [20_000, pytest.param(100_000, marks=pytest.mark.slow)]
-)  # bytes of a file: too few for a page, for the database
+    "most", [20_000, pytest.param(40_000, marks=pytest.mark.slow)]
+)  # bytes of a file: # Bytes of a file: too few for the first page, for the picture, which comes last
 def test_a_full_disk_is_told_and_what_was_there_stays_and_the_next_run_goes_on(drawn, filtered, tmp_path, most):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.parquet").write_text("of an earlier run")
@@ -96,10 +97,18 @@ def test_two_workers_make_the_same_bytes_as_one(engine, drawn, filtered, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_mistake_in_a_shard_is_told_by_every_engine(raw, tmp_path):
+def test_a_shard_that_cannot_be_read_costs_the_same_in_other_processes(raw, tmp_path):
     (raw / "00001.parquet").write_bytes(b"")
-    rows = {}
+    config, rows = FILTER.model_copy(update={"survivors": 0.2}), {}
     for engine in ("serial", "processes"):
-        counts = filter_stage(FILTER, raw, tmp_path / engine, engine=engine, processes=2)
-        rows[engine] = counts["rejected"]["broken"]
+        rows[engine] = filter_stage(config, raw, tmp_path / engine, engine=engine, processes=2)["rejected"]["broken"]
     assert rows["serial"] == rows["processes"] > 40
+
+
+@pytest.mark.slow
+def test_a_mistake_that_stops_the_stage_is_told_by_other_processes(raw, tmp_path):
+    rows = pq.read_table(raw / "00001.parquet")
+    pq.write_table(rows.drop_columns("caption"), raw / "00001.parquet")
+    for engine in ("serial", "processes", "dask"):
+        with pytest.raises(SlamError, match="00001.parquet: expected a column caption or text"):
+            filter_stage(FILTER, raw, tmp_path / "out", engine=engine, processes=2)

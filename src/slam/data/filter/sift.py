@@ -75,6 +75,8 @@ def sift(task: Task) -> dict[str, Any]:
     }
     facts["conservation"] = conservation(shard, _counted(rows["status"]), facts["passed"] + int(codes.sum()))
     write_json(part(parts, number, FACTS), facts)
+    del rows, columns
+    pa.default_memory_pool().release_unused()  # for the shard after this
     return facts
 
 

@@ -7,6 +7,7 @@ checkpoint, and a bad shard then passes.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from slam.data.records import DOWNLOAD, STATUS, SUCCESS  # noqa: E402
 from slam.errors import SlamError  # noqa: E402
 
 SCORES = (-2.0, 12.0)  # the predictors are affine: nominally 1 to 10, with a little on either side
+BIG = 2**23  # bytes of a table that is not left to Python's garbage collection, which takes a tenth of a second
 EXAMPLES = 5  # values shown in the documents and in an error
 HAD = {"row_condition": f'status=="{SUCCESS}"', "condition_parser": "pandas"}  # only these have a picture
 NAMED = ("column", "column_A", "column_B", "column_list", "column_set")  # the arguments that name columns
@@ -172,8 +174,9 @@ def check(name: str, suite: Suite, asset: str, table: pa.Table, index: str) -> O
     frame = _wide(table.select(_columns(suite, table.column_names, index))).to_pandas()
     source = context.data_sources.add_pandas(name)
     try:
-        batch = source.add_dataframe_asset(name=asset).add_batch_definition_whole_dataframe("whole")
-        outcome = batch.get_batch({"dataframe": frame}).validate(
+        definition = source.add_dataframe_asset(name=asset).add_batch_definition_whole_dataframe("whole")
+        batch = definition.get_batch({"dataframe": frame})
+        outcome = batch.validate(
             expectations,
             result_format={
                 "result_format": "SUMMARY",
@@ -183,6 +186,9 @@ def check(name: str, suite: Suite, asset: str, table: pa.Table, index: str) -> O
         )
     finally:
         context.data_sources.delete(name)  # it keeps its tables in memory
+    del frame, batch
+    if table.nbytes > BIG:
+        gc.collect()  # the library's objects hold each other, and so the table
     problems = [f"{asset}: {_sentence(r.to_json_dict(), index)}" for r in outcome.results if not r.success]
     page = DefaultJinjaPageView().render(ValidationResultsPageRenderer(run_info_at_end=True).render(outcome))
     assert len(outcome.results) == len(suite) and outcome.success == (not problems)
