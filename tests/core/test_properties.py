@@ -148,8 +148,8 @@ def test_w_is_in_its_range(seed, low, width):
 def test_distances_are_0_at_equality_symmetric_and_huber_is_below_the_norm(seed, log_size, c):
     x, y = 10**log_size * random(seed, 2, 4, 2, 3, 3)
     for distance in (l2, lambda x, y: huber(x, y, c), lambda x, y: huber_vector(x, y, c)):
-        assert distance(x, x).abs().max() <= 1e-7 * c
-        assert (distance(x, y) >= -1e-7 * c).all()
+        assert distance(x, x).abs().max() <= 2e-7 * c  # one rounding
+        assert (distance(x, y) >= -2e-7 * c).all()
         assert torch.equal(distance(x, y), distance(y, x))
     difference = (x - y).flatten(1)
     for value, size in (

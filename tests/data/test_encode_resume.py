@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from slam.data.encode.stage import encode_stage
 from slam.errors import SlamError
@@ -29,6 +30,25 @@ try:
 except SlamError as error:
     sys.exit(str(error))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """In every process: on a CPU the last bits of a convolution depend on the number of its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def encoded(one_thread, drawn, filtered, tmp_path_factory):
+    """The latents of `drawn`, made by one process that nothing interrupted."""
+    out = tmp_path_factory.mktemp("encoded") / "latents"
+    encode_stage(ENCODE, TINY, drawn / "raw", filtered, out, FILTER)
+    return out
 
 
 def start(drawn, filtered, out, processes=1, **popen):

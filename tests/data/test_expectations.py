@@ -5,8 +5,9 @@ import yaml
 from slam.config_data import Filter, Limits
 from slam.data.filter.stage import filter_stage
 from slam.data.records import RECORD
-from slam.data.validation.expectations import SUITES, check, rows
+from slam.data.validation.expectations import check
 from slam.data.validation.further import further
+from slam.data.validation.suites import SUITES, rows
 from slam.errors import SlamError
 from tests.data.conftest import FILTER
 

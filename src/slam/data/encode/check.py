@@ -14,8 +14,9 @@ from slam.config import Filter
 from slam.data.encode.plan import Job
 from slam.data.encode.progress import SAMPLES, SHARDS, statistics, totals
 from slam.data.validation import pages
-from slam.data.validation.expectations import SUITES, Outcome, Suite, check, describe
+from slam.data.validation.expectations import Outcome, check, describe
 from slam.data.validation.further import further
+from slam.data.validation.suites import SUITES, Suite
 from slam.errors import SlamError
 
 SHOWN = 10  # failed expectations in an error

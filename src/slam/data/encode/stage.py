@@ -3,7 +3,8 @@
 A shard of latents is a run of rows of the filter's manifest, all of one split. Shard i of those that are to be made
 belongs to process i mod the number of processes; one that is done is known by its sidecar. So any number of
 processes, on any number of machines that share the folder, makes the same bytes, and so does a run that was killed
-and taken up by another number.
+and taken up by another number. (On a CPU the last bits of a convolution depend on the number of its threads: there,
+give each process as many as before, OMP_NUM_THREADS.)
 
 `slam encode` starts `encode.processes` of them on this machine. Where a launcher started it already, as in
 

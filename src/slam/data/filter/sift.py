@@ -23,7 +23,8 @@ from slam.data.filter.limits import REASONS, STAYS, aspect, rejected, values, ve
 from slam.data.filter.repeats import SHARD
 from slam.data.records import SUCCESS, Shard, read_records
 from slam.data.scores import with_scores
-from slam.data.validation.expectations import Suite, check
+from slam.data.validation.expectations import check
+from slam.data.validation.suites import Suite
 from slam.files import whole_file, write_json
 
 PASSED, REJECTED, PAGE, FACTS = "passed.parquet", "rejected.parquet", "html", "json"

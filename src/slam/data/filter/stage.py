@@ -25,8 +25,9 @@ from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.data.records import RECORD, Shard, read_raw
 from slam.data.validation import pages
-from slam.data.validation.expectations import SUITES, Outcome, Suite, check, describe
+from slam.data.validation.expectations import Outcome, check, describe
 from slam.data.validation.further import further
+from slam.data.validation.suites import SUITES, Suite
 from slam.errors import SlamError
 from slam.files import read_json, resumable_folder, whole_folder, write_json
 from slam.progress import progress

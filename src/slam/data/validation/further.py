@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from slam.data.validation.expectations import SUITES, Suite, describe, named_columns
+from slam.data.validation.expectations import describe, named_columns
+from slam.data.validation.suites import SUITES, Suite
 from slam.errors import SlamError
 
 FORM = "{rows: [{type: expect_column_values_to_not_be_null, kwargs: {column: url}, notes: what to do then}]}"
