@@ -1,5 +1,6 @@
 """How the filter is run: killed and run again, on a disk that is full, in several processes, on a cluster."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -92,8 +93,10 @@ def test_a_full_disk_is_told_and_what_was_there_stays_and_the_next_run_goes_on(d
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "dask"])
 def test_two_workers_make_the_same_bytes_as_one(engine, drawn, filtered, tmp_path):
+    before = dict(os.environ)
     filter_stage(FILTER, drawn / "raw", tmp_path / "out", engine=engine, processes=2)
     assert contents(tmp_path / "out") == contents(filtered)
+    assert dict(os.environ) == before
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def dask(processes: int, scheduler: str | None) -> Iterator[Map]:
     except ImportError:
         raise SlamError("--engine dask needs Dask: pip install 'slam[dask]'") from None
     local = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.Client(scheduler) if scheduler else distributed.Client(**local) as client:
+    with _environment_kept(), distributed.Client(scheduler) if scheduler else distributed.Client(**local) as client:
 
         def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
             futures = client.map(function, list(items), pure=False)
@@ -61,6 +61,17 @@ def dask(processes: int, scheduler: str | None) -> Iterator[Map]:
                 yield result
 
         yield run
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """A cluster of this machine leaves OMP_NUM_THREADS = 1 and the like to whatever this process starts later."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 ENGINES: dict[str, Callable[[int, str | None], AbstractContextManager[Map]]] = {
