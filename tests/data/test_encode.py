@@ -51,6 +51,7 @@ def test_the_index_tells_all_that_training_must_know(encoded):
     assert {p.name for p in encoded.iterdir()} == {*table.file, *beside}
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(drawn, filtered, encoded, tmp_path):
     encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "again", FILTER)
     assert contents(tmp_path / "again") == contents(encoded)
@@ -69,6 +70,7 @@ def flip(tar, position):
     tar.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verbatim", "byte", "reason"), [(True, 60, "changed"), (False, 1, "broken")])
 def test_a_bad_picture_costs_itself_alone_and_is_listed(
     verbatim, byte, reason, survivor, raw, filtered, encoded, tmp_path
@@ -95,6 +97,7 @@ def test_a_bad_picture_costs_itself_alone_and_is_listed(
     assert [shard["count"] for shard in index["shards"]][:2] == [9, 10]
 
 
+@pytest.mark.slow
 def test_too_many_bad_pictures_stop_the_stage_and_a_larger_share_goes_on_from_there(survivor, raw, filtered, tmp_path):
     tar, row = survivor
     flip(tar, row.offset + 512 + 60)
@@ -109,6 +112,7 @@ def test_too_many_bad_pictures_stop_the_stage_and_a_larger_share_goes_on_from_th
     assert (tmp_path / "latents" / first.name).stat().st_mtime_ns == made
 
 
+@pytest.mark.slow
 def test_a_shard_without_a_good_picture_is_empty_and_read_over(raw, filtered, encoded, tmp_path):
     rows = pd.read_parquet(filtered / "manifest.parquet").query("split == 'train'")
     tars = [shard.tar for shard in read_raw(raw).shards]
@@ -139,6 +143,7 @@ def test_a_missing_manifest_and_an_odd_resolution_are_told(drawn, filtered, tmp_
         encode_stage(odd, TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER)
 
 
+@pytest.mark.slow
 def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(drawn, filtered, tmp_path):
     teacher = tmp_path / "teacher"
     shutil.copytree(TINY, teacher, ignore=shutil.ignore_patterns("unet", "text_encoder", "clip", "judge"))
@@ -154,6 +159,7 @@ def test_latents_of_a_wrong_scale_fail_their_suite_and_are_left_to_be_looked_at(
     assert (partial / "train-00000.safetensors").is_file() and not (tmp_path / "latents").exists()
 
 
+@pytest.mark.slow
 def test_a_users_own_expectations_of_latents_stop_the_stage_too(drawn, filtered, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(

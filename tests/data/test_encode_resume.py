@@ -171,6 +171,7 @@ def test_sigterm_stops_the_whole_tree_and_the_same_command_goes_on(drawn, filter
     assert contents(out) == contents(encoded)
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_folder_is_refused(drawn, filtered, tmp_path):
     out = tmp_path / "latents"
     with locked(tmp_path / ".latents.lock", "the test"), pytest.raises(SlamError, match="another `slam encode` is"):

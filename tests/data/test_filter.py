@@ -137,6 +137,7 @@ def test_a_picture_missing_from_its_tar_costs_itself_and_a_key_of_two_shards_sto
     assert (tmp_path / "out/manifest.parquet").read_bytes() == before  # what was accepted before stays
 
 
+@pytest.mark.slow
 def test_statistics_that_cannot_be_read_are_told_and_cost_nothing(raw, tmp_path):
     read_raw(raw).shards[1].stats.write_text('{"count": 50')
     counts = filter_stage(FILTER, raw, tmp_path / "out")

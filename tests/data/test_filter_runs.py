@@ -55,6 +55,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(point, left, drawn, fil
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.slow
 def test_what_another_configuration_left_is_not_taken_up(drawn, tmp_path, monkeypatch):
     def stop(task, run=stage.sift):
         if task.number == 2:

@@ -1,5 +1,6 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from slam.config_data import Limits
 from slam.data.filter import histograms
@@ -62,6 +63,7 @@ def test_shards_add_up_to_the_whole():
     assert histograms.total([counted(table) for table in tables]) == counted(pa.concat_tables(tables))
 
 
+@pytest.mark.slow
 def test_the_same_counts_draw_the_same_picture_and_other_cuts_another(tmp_path):
     found = counted(rows(5))
     for name, limits in (("a", CHOSEN), ("b", CHOSEN), ("c", Limits())):

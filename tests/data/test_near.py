@@ -53,6 +53,7 @@ def test_the_first_of_the_others_within_the_radius_is_found(radius):
     assert NOWHERE in expected and len(set(expected)) > 50
 
 
+@pytest.mark.slow
 def test_a_crowd_of_hashes_all_alike_does_not_cost_its_square():
     rng = np.random.default_rng(0)
     centre, each = np.uint64(rng.integers(0, 2**63)), np.arange(64, dtype=np.uint64)

@@ -108,6 +108,7 @@ def test_a_picture_that_does_not_decode_is_listed_with_its_reason_and_never_scor
     assert (record["status"], record["aesthetic"], record["detail"]) == ("broken", None, listed[0]["detail"])
 
 
+@pytest.mark.slow
 def test_the_filter_cuts_by_the_scores_and_counts_what_is_broken(bare, config, tmp_path):
     key = spoil(bare)
     with pytest.raises(SlamError):  # no row has a score

@@ -42,6 +42,7 @@ def test_float32_scores_are_those_of_the_network_itself(tmp_path):
     assert (x @ weight + bias - network(x).squeeze(1)).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_convert_keeps_which_file_it_came_from(tmp_path):
     out = save_head(five_layers(5), tmp_path)
     told = convert(tmp_path / "head.pth", out)
@@ -62,6 +63,7 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "found"),
     [(None, r"GLOBAL posix\.system"), (2, r"GLOBAL posix\.system"), (4, "no whole file of torch.save")],
@@ -150,6 +152,7 @@ def test_a_bomb_of_compression_ends_in_a_message(tmp_path):
         convert(tmp_path / "head.pth", tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act", ["import socket; socket.socket()", "import subprocess; subprocess.run(['true'])", "os.system('true')"]
 )
