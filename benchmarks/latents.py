@@ -112,7 +112,7 @@ def read_fast(folder: Path) -> None:
     for batch in (1024, 64):
         medians = {}
         for kind in READERS:
-            with multiprocessing.get_context("fork").Pool(1) as pool:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
                 found = pool.apply(measure, (kind, folder, batch))
             medians[kind] = statistics.median(found["own"])
             spread = f"{min(found['own']):.2f} to {max(found['own']):.2f}"
