@@ -1,12 +1,11 @@
 """`make study`: runs what a study lacks, a variant on each core, then reports: `python -m studies.all FOLDER`.
 
-DVC decides what is lacking. A network of this size gains little from a second core, so each training has one. Ctrl-C,
-SIGTERM or a kill stops them all; the same command again goes on from their last checkpoints.
+DVC decides what is lacking. Two trainings with a thread each make more steps than one with two. Ctrl-C, SIGTERM or a
+kill stops them all; the same command again goes on from their last checkpoints.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from slam.errors import SlamError
-from slam.launch import run, sigterm_raises, started
+from slam.launch import cores, run, sigterm_raises, started
 from slam.progress import progress
 from studies.command import command
 from studies.variants import load_study
@@ -77,10 +76,6 @@ def stage(folder: Path, name: str) -> str:
 
 def log_of(folder: Path, name: str) -> Path:
     return LOGS / folder / f"{name}.log"
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

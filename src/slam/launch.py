@@ -101,6 +101,11 @@ def accelerate_launch(
     return run([sys.executable, "-m", "slam.launch", *kind, *options, "--module", module, *arguments], env=env)
 
 
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
     """SIGTERM raises SystemExit(143) here, as Ctrl-C raises KeyboardInterrupt, unless someone else handles it."""

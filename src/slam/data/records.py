@@ -5,13 +5,14 @@ A shard is the unit of work, what one process reads at a time. Its records are a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from slam.data.pictures import BrokenPicture
 from slam.errors import SlamError
 from slam.files import read_json
 
@@ -94,6 +95,21 @@ def open_pictures(shard: Shard) -> AbstractContextManager[Callable[[str, int], b
     if not hasattr(source, "open_pictures"):
         raise SlamError(f"source.kind = {shard.kind} has no pictures, only what is told of them: {source.REMEDY}")
     return source.open_pictures(shard)
+
+
+def contents(shard: Shard, places: Iterable[tuple[str, int]]) -> Iterator[bytes | BrokenPicture]:
+    """The bytes of the picture at each (member, offset), or why they are no picture's. Raises `SlamError` when a file
+    of the shard cannot be read."""
+    try:
+        with open_pictures(shard) as read:
+            for member, offset in places:
+                try:
+                    content = read(member, offset)
+                except BrokenPicture as error:
+                    content = error
+                yield content
+    except OSError as error:
+        raise SlamError(f"the pictures of shard {shard.name} cannot be read: {error}") from None
 
 
 def _source(shard: Shard):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from slam.config import Score
 from slam.data.encode.pictures import threads_of
 from slam.data.latents import identity
 from slam.data.pictures import BrokenPicture, decode
-from slam.data.records import Shard, open_pictures, read_raw, read_records
+from slam.data.records import Shard, contents, read_raw, read_records
 from slam.data.scores import SCORES, unscored
 from slam.errors import SlamError
 from slam.files import resumable_folder, sha256, whole_file, whole_folder, write_json
@@ -84,7 +83,11 @@ def score_shard(shard: Shard, predictor: Predictor, batch: int) -> pa.Table:
     scores: list[float | None] = []
     broken: list[str | None] = []
     keys = rows["key"].to_pylist()
-    seen = ahead(shown, _contents(shard, rows), depth=AHEAD * batch, threads=threads_of(1))
+    places = zip(rows["member"].to_pylist(), rows["offset"].to_pylist(), strict=True)
+    named = (
+        (f"shard {shard.name}, key {key}", found) for key, found in zip(keys, contents(shard, places), strict=True)
+    )
+    seen = ahead(shown, named, depth=AHEAD * batch, threads=threads_of(1))
     while part := list(islice(seen, batch)):
         found = iter(
             _scores(predictor, [p for p in part if not isinstance(p, BrokenPicture)], shard, keys[len(scores)])
@@ -106,17 +109,3 @@ def _scores(predictor: Predictor, pixels: list[Tensor], shard: Shard, first: str
             "score.precision is too narrow for this CLIP, use fp32"
         )
     return found.tolist()
-
-
-def _contents(shard: Shard, rows: pa.Table) -> Iterator[tuple[str, bytes | BrokenPicture]]:
-    """What names it in an error, and the bytes, of the picture of each of `rows`."""
-    try:
-        with open_pictures(shard) as read:
-            for key, member, offset in zip(*(rows[n].to_pylist() for n in ("key", "member", "offset")), strict=True):
-                try:
-                    content = read(member, offset)
-                except BrokenPicture as error:
-                    content = error
-                yield f"shard {shard.name}, key {key}", content
-    except OSError as error:
-        raise SlamError(f"the pictures of shard {shard.name} cannot be read: {error}") from None

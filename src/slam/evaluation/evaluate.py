@@ -16,13 +16,14 @@ from slam.evaluation import kept, picture, report
 from slam.evaluation.clip_score import load_clip
 from slam.evaluation.features import FeatureNetwork, load_features, square
 from slam.evaluation.frechet import Moments, moments
-from slam.evaluation.generate import PRECISIONS, Drawn, clock, generate
+from slam.evaluation.generate import Drawn, clock, generate
 from slam.evaluation.metrics import Instruments, measure
 from slam.evaluation.protocol import Protocol, digest, weights_sha256
 from slam.evaluation.reference import Reference, load_reference
 from slam.files import write_json
 from slam.models.diffusion import LatentDiffusion, load
 from slam.models.judge import Judge
+from slam.models.precision import PRECISIONS
 from slam.progress import batches
 
 

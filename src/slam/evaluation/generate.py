@@ -18,8 +18,6 @@ from slam.evaluation.samplers import sample
 from slam.models.diffusion import LatentDiffusion
 from slam.progress import batches
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class Drawn(NamedTuple):
     """One batch of pictures."""

@@ -16,11 +16,12 @@ from slam.data.latents import Latents
 from slam.errors import SlamError
 from slam.evaluation.features import FeatureNetwork, load_features, rows
 from slam.evaluation.frechet import Moments, frechet_distance, moments
-from slam.evaluation.generate import PRECISIONS, generate
+from slam.evaluation.generate import generate
 from slam.files import verify, write_json
 from slam.models.diffusion import LatentDiffusion, load
 from slam.models.embedding import PROJECTION, embedding_of
 from slam.models.export import export
+from slam.models.precision import PRECISIONS
 from slam.models.student import load_weights, make_student, trained
 from slam.progress import batches
 from slam.training import checkpoint

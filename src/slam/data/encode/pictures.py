@@ -6,7 +6,6 @@ S: side in pixels.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -18,8 +17,8 @@ from PIL import Image, ImageOps
 
 from slam.ahead import ahead
 from slam.data.pictures import BrokenPicture, decode
-from slam.data.records import BROKEN, Raw, open_pictures
-from slam.errors import SlamError
+from slam.data.records import BROKEN, Raw, contents
+from slam.launch import cores
 
 CHANGED = "changed"  # the picture's bytes are not those of its sha256
 REASONS = (BROKEN, CHANGED)
@@ -61,8 +60,8 @@ def squares(rows: pa.Table, source: Raw, side: int, batch: int, threads: int) ->
             return Rejected(BROKEN, str(error))
         return Square(centre_square(image, side), *image.size)
 
-    contents = _contents(rows, source)
-    read = ahead(lambda _: next(contents), range(len(rows)), depth=AHEAD * batch)
+    found = _contents(rows, source)
+    read = ahead(lambda _: next(found), range(len(rows)), depth=AHEAD * batch)
     return ahead(square, read, depth=AHEAD * batch, threads=threads)
 
 
@@ -70,22 +69,15 @@ def _contents(rows: pa.Table, source: Raw) -> Iterator[tuple[str, str, str | Non
     """(shard, key, expected sha256, the picture's bytes) of each row, each shard of the source opened once."""
     wanted = zip(*(rows[name].to_pylist() for name in ("shard", "key", "sha256", "member", "offset")), strict=True)
     for number, run in groupby(wanted, key=itemgetter(0)):
-        shard = source.shards[number]
-        try:
-            with open_pictures(shard) as read:
-                for _, key, expected, member, offset in run:
-                    try:
-                        content = read(member, offset)
-                    except BrokenPicture as error:
-                        content = error
-                    yield shard.name, key, expected, content
-        except OSError as error:
-            raise SlamError(f"the pictures of shard {shard.name} cannot be read: {error}") from None
+        shard, rows_of_it = source.shards[number], list(run)
+        found = contents(shard, (row[3:] for row in rows_of_it))
+        for (_, key, expected, *_), content in zip(rows_of_it, found, strict=True):
+            yield shard.name, key, expected, content
 
 
 def threads_of(processes: int) -> int:
     """Threads that decode, of each of `processes` on this machine: Pillow lets go of the interpreter while it works."""
-    return min(16, max(1, len(os.sched_getaffinity(0)) // processes))
+    return min(16, max(1, cores() // processes))
 
 
 def centre_square(image: Image.Image, side: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from slam.data.encode.pictures import Rejected, Square, squares
 from slam.data.records import Raw
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion, load
+from slam.models.precision import PRECISIONS
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKED = 4  # samples of each shard's first batch that are encoded in fp32 too
 # Largest difference from fp32, relative to the norm of those samples' latents. The tiny VAE has 0.0006 in fp16, 0.005
 # in bf16; a VAE that overflows fp16 in some layer is off by far more, or not finite.

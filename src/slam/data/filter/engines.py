@@ -79,8 +79,3 @@ ENGINES: dict[str, Callable[[int, str | None], AbstractContextManager[Map]]] = {
     "processes": processes,
     "dask": dask,
 }
-
-
-def cores() -> int:
-    """Of this machine, those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,7 +20,7 @@ import pyarrow as pa
 from slam.config import Filter
 from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
-from slam.data.filter.engines import ENGINES, Map, cores
+from slam.data.filter.engines import ENGINES, Map
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.data.records import RECORD, Shard, read_raw
@@ -30,6 +30,7 @@ from slam.data.validation.further import further
 from slam.data.validation.suites import SUITES, Suite
 from slam.errors import SlamError
 from slam.files import read_json, resumable_folder, whole_folder, write_json
+from slam.launch import cores
 from slam.progress import progress
 
 SMALL = 64 * 2**20  # bytes of shards that are not worth the seconds in which processes start
