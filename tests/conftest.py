@@ -1,6 +1,7 @@
 """What many tests share: small real models and data."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ from tests.models.laion import five_layers, save_head
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what this tree computes")
+    parser.addoption("--nightly", action="store_true", help="run the long form of tests too: hours")
+
+
+def pytest_configure(config):
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, and for what its tests start
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--nightly"):
+        nightly = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
 
 
 @pytest.fixture(scope="session")
