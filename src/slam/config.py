@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -79,8 +79,10 @@ class Train(Frozen):
     log_every: Positive = 10  # steps
     processes: Positive = 1
     micro_batch: Positive | None = None  # of one process, for gradient accumulation; all of its share by default
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
+    # EMA decays that are kept beside the target's, for `select`: each is one more candidate of every checkpoint
+    emas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 
     @model_validator(mode="after")
     def _divisible(self):
@@ -89,6 +91,8 @@ class Train(Frozen):
             raise ValueError(f"train.batch = {self.batch} must be a multiple of train.processes = {self.processes}")
         if self.micro_batch and share % self.micro_batch:
             raise ValueError(f"train.micro_batch = {self.micro_batch} must divide batch / processes = {share}")
+        if len(set(self.emas)) < len(self.emas):
+            raise ValueError(f"train.emas = {list(self.emas)} names a decay twice")
         return self
 
 

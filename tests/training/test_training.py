@@ -13,13 +13,11 @@ import torch
 from safetensors.torch import load
 
 from slam.errors import SlamError
-from slam.training import checkpoint
+from slam.training import checkpoint, scaler
 from slam.training.journal import read_journal
 from slam.training.loop import train
-from slam.training.plan import check_unchanged, make_plan
+from slam.training.plan import Plan, check_unchanged, make_plan
 from slam.training.stage import train_stage
-
-STATE = ("ema.safetensors", "student.safetensors", "optimizer.safetensors")
 
 
 def in_process(profile, latents, out):
@@ -32,7 +30,8 @@ def in_process(profile, latents, out):
 
 def state(out, step):
     """Read into memory: `load_file` would map the file, and see what a test does to it later."""
-    return {name: load((out / f"checkpoints/step-{step:06d}/{name}").read_bytes()) for name in STATE}
+    folder = out / f"checkpoints/step-{step:06d}"
+    return {file.name: load(file.read_bytes()) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def metrics(out):
@@ -40,7 +39,8 @@ def metrics(out):
 
 
 def assert_equal(a, b):
-    for name in STATE:
+    assert a.keys() == b.keys() >= {"ema.safetensors", "student.safetensors", "optimizer.safetensors"}
+    for name in a:
         assert a[name].keys() == b[name].keys()
         for key in a[name]:
             assert torch.equal(a[name][key], b[name][key]), (name, key)
@@ -61,6 +61,7 @@ def assert_equal_up_to_rounding(a, b):
         {"distill.conditioning": "gamma", "distill.k": 100},
         {"distill.method": "lcm", "train.lora": {"rank": 2, "alpha": 2}},
         {"distill.method": "lcm_w", "distill.w_min": 2, "distill.w_max": 8},
+        {"train.precision": "fp16", "train.emas": [0.9, 0.99]},
     ],
 )
 def test_six_steps_are_three_steps_and_three_more_bit_for_bit(method, profile, latents, tmp_path):
@@ -91,14 +92,15 @@ def test_micro_batches_accumulate_to_the_whole_batch(profile, latents, tmp_path)
     assert_equal_up_to_rounding(metrics(one), metrics(four))
 
 
-def test_the_target_is_the_moving_average_of_the_student(profile, latents, tmp_path):
+def test_the_target_and_each_further_average_are_moving_averages_of_the_student(profile, latents, tmp_path):
     out = in_process(
-        profile(**{"train.steps": 2, "train.checkpoint_every": 1, "train.log_every": 1}), latents, tmp_path / "run"
+        profile(**{"train.steps": 2, "train.checkpoint_every": 1, "train.emas": [0.5, 0.99]}), latents, tmp_path / "run"
     )
     before, after = state(out, 1), state(out, 2)
-    for key, average in after["ema.safetensors"].items():
-        expected = 0.95 * before["ema.safetensors"][key] + 0.05 * after["student.safetensors"][key]
-        assert torch.allclose(average, expected, atol=1e-7), key
+    for decay, file in {0.95: "ema.safetensors", 0.5: "ema-0.5.safetensors", 0.99: "ema-0.99.safetensors"}.items():
+        for key, average in after[file].items():
+            expected = decay * before[file][key] + (1 - decay) * after["student.safetensors"][key]
+            assert torch.allclose(average, expected, atol=1e-7), (file, key)
 
 
 @pytest.mark.slow
@@ -151,6 +153,19 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_lost(p
     assert [path for path in sorted(out.rglob("*")) if path.name != "lock"] == files
 
 
+def test_adapters_that_are_given_up_are_a_difference_too(profile, latents, tmp_path):
+    make_plan(profile(**{"train.lora": {"rank": 2, "alpha": 2}, "train.emas": [0.9]}), latents).write(tmp_path)
+    (tmp_path / "checkpoints/step-000003").mkdir(parents=True)
+    with pytest.raises(SlamError, match=r"train\.lora\.rank: 2 -> None(.|\n)*train\.emas: \(0\.9,\) -> None"):
+        check_unchanged(tmp_path, make_plan(profile(), latents))
+
+
+def test_a_run_from_before_a_key_was_there_is_the_same_run(profile):
+    """What `studies/results` and checkpoints on disk are known by: the fingerprint of a plan of the first release."""
+    plan = Plan("teacher", "latents", profile().distill, profile().train, "data", "network")
+    assert plan.fingerprint.startswith("b2eb850d0960a568")
+
+
 def test_a_plan_that_was_refused_before_its_first_checkpoint_stands_in_nobodys_way(profile, latents, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(SlamError, match=r"distill\.k = 2000 must be at most"):
@@ -183,10 +198,10 @@ def poisoned(step_of_call, monkeypatch):
 
     true, calls = loop.train_step, count()
 
-    def step(objective, accelerator, student, target, optimizer, batches):
+    def step(objective, accelerator, student, target, state, batches):
         if step_of_call(next(calls)):
             batches = [batch._replace(latents=batch.latents * float("nan")) for batch in batches]
-        return true(objective, accelerator, student, target, optimizer, batches)
+        return true(objective, accelerator, student, target, state, batches)
 
     monkeypatch.setattr(loop, "train_step", step)
 
@@ -206,6 +221,30 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(profile, latents, tmp_
     assert not torch.equal(*(s["student.safetensors"]["conv_in.bias"] for s in (before, state(out, 6))))
 
 
+def test_an_overflow_of_fp16_halves_the_scale_and_is_no_sign_of_a_run_gone_wrong(
+    profile, latents, tmp_path, monkeypatch
+):
+    """Until the scale is at its floor, where it can only be the run itself."""
+    monkeypatch.setattr(scaler, "FIRST", 4.0)
+    fp16 = {"train.precision": "fp16", "train.skips": 2, "train.log_every": 1, "train.steps": 9}
+    poisoned(lambda call: call >= 1, monkeypatch)
+    with pytest.raises(SlamError, match="step 5: the gradient of the last 2 steps"):
+        in_process(profile(**fp16), latents, tmp_path / "run")
+    scales = [line["loss_scale"] for line in read_journal(tmp_path / "run/journal.jsonl")]
+    assert scales == [4, 4, 2, 1, 1]
+
+
+def test_a_loss_that_is_not_finite_is_skipped_though_its_gradient_is(profile, latents, tmp_path, monkeypatch):
+    """(x - y)^2 of 1e25 is infinite in float32, its derivative is not."""
+    import slam.training.objective as objective
+
+    monkeypatch.setitem(objective.DISTANCES, "l2", lambda x, y: ((1e25 * (x - y)) ** 2).mean(dim=(1, 2, 3)) * 1e-38)
+    out = in_process(profile(**{"distill.distance": "l2", "train.steps": 3}), latents, tmp_path / "run")
+    lines = read_journal(out / "journal.jsonl")
+    assert [line["skipped"] for line in lines] == [1, 1, 1]
+    assert all(line["loss"] is None for line in lines)
+
+
 def test_many_steps_in_a_row_that_are_not_finite_stop_the_run_at_the_last_good_weights(
     profile, latents, tmp_path, monkeypatch
 ):
@@ -217,6 +256,17 @@ def test_many_steps_in_a_row_that_are_not_finite_stop_the_run_at_the_last_good_w
     assert checkpoint.newest_whole(out / "checkpoints").name == "step-000003"
     assert_equal(state(out, 3), before)
     assert [line["skipped"] for line in read_journal(out / "journal.jsonl")] == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_manifest_that_changed_on_disk_is_found(profile, latents, tmp_path):
+    root = in_process(profile(), latents, tmp_path / "run") / "checkpoints"
+    file = root / "step-000006/manifest.json"
+    whole = file.read_text()
+    for change in (('"step": 6', '"step": 7'), ('"bytes"', '"sizes"'), ("{", "["), ("e", "\xff")):
+        file.write_text(whole.replace(*change, 1), encoding="latin-1")
+        told = []
+        assert checkpoint.newest_whole(root, told.append).name == "step-000003"
+        assert "Passing over" in told[0]
 
 
 def test_only_the_newest_checkpoints_keep_what_resuming_needs(profile, latents, tmp_path):

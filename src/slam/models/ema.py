@@ -1,15 +1,17 @@
-"""The running average theta^- of the student, the target of Eq 17."""
+"""Running averages of the student: theta^-, the target of Eq 17, and others for `select` to choose from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def ema_update(average: nn.Module, module: nn.Module, weight: Tensor) -> None:
-    """average <- (1 - weight) average + weight module, in a few fused calls: Algorithm 1's last line, where the number
-    `weight` is 1 - mu. At 0 the average keeps its bits. Frozen parameters, the base of adapters, are the same in both.
+def ema_update(average: Iterable[Tensor], values: Iterable[Tensor], weight: Tensor) -> None:
+    """average <- (1 - weight) average + weight values, in a few fused calls: Algorithm 1's last line, where the number
+    `weight` is 1 - mu. At 0 the average keeps its bits.
     """
-    pairs = [pair for pair in zip(average.parameters(), module.parameters(), strict=True) if pair[1].requires_grad]
-    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), [weight] * len(pairs))
+    average = list(average)
+    torch._foreach_lerp_(average, list(values), [weight] * len(average))

@@ -57,7 +57,11 @@ def trained(student: UNet2DConditionModel) -> dict[str, Tensor]:
 
 def load_weights(unet: UNet2DConditionModel, weights: dict[str, Tensor], names: Iterable[str]) -> None:
     """Put `weights` in the place of the parameters `names`. Raises `SlamError` unless they are exactly those."""
-    own = {name: value for name, value in unet.named_parameters() if name in set(names)}
+    fill({name: value for name, value in unet.named_parameters() if name in set(names)}, weights)
+
+
+def fill(own: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Copy `weights` into `own`. Raises `SlamError` unless names and shapes are the same."""
     expected = {name: tuple(value.shape) for name, value in own.items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:

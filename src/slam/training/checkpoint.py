@@ -1,51 +1,67 @@
 """Checkpoints: visible only whole, verified before use, safetensors and JSON alone.
 
 checkpoints/step-000060/
-    manifest.json            step, fingerprint of the plan, and bytes and sha256 of each file
+    manifest.json            step, fingerprint of the plan, number of processes, bytes and sha256 of each file, and a
+                             sha256 of all that itself
     ema.safetensors          the target network theta^-: the parameters that are trained, diffusers' names
-    student.safetensors      the network that is trained    } in the newest checkpoints only;
-    optimizer.safetensors    AdamW's moments and step       } `thin` takes them from the older ones
+    ema-0.99.safetensors     the average of another decay, one file for each of `train.emas`
+    student.safetensors      the network that is trained    }
+    optimizer.safetensors    AdamW's moments and step       } in the newest checkpoints only;
+    scaler.safetensors       of fp16: the loss scale        } `thin` takes them from the older ones
+
+Every process holds the same state (DDP), and what differs between them, draws and data, is a function of
+(seed, step): rank 0 writes for all, there is no part of a rank's own to lose.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from slam.errors import SlamError
 from slam.files import read_json, sha256, verify, whole_folder, write_json
-from slam.models.student import load_weights, trained
+from slam.models.student import fill
+from slam.training.state import State
 
 RESUMABLE = 2  # newest checkpoints that a run can go on from
-RESUME_ONLY = ("student.safetensors", "optimizer.safetensors")
+EMA, STUDENT, OPTIMIZER, SCALER = (f"{name}.safetensors" for name in ("ema", "student", "optimizer", "scaler"))
+RESUME_ONLY = (STUDENT, OPTIMIZER, SCALER)
+
+Files = dict[str, dict[str, Tensor]]  # name of a file to its tensors
 
 
-def save(
-    folder: Path, step: int, fingerprint: str, student: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer
-) -> Path:
+def snapshot(state: State) -> Files:
+    """A copy of the state in the host's memory, file by file: training may go on while it is written."""
+    files = {EMA: state.target, STUDENT: state.student, OPTIMIZER: _pack(state.optimizer)}
+    files |= {average_file(decay): average for decay, average in state.averages.items()}
+    if state.scaler:
+        files[SCALER] = state.scaler._asdict()
+    return {file: {name: _copy(value) for name, value in tensors.items()} for file, tensors in files.items()}
+
+
+def write(folder: Path, step: int, fingerprint: str, processes: int, files: Files) -> Path:
     """Write the state after `step` optimizer steps; the folder appears when all of it is on the disk."""
     path = folder / f"step-{step:06d}"
-    own = trained(student)
-    average = dict(target.named_parameters())
-    tensors = {
-        "ema.safetensors": {name: average[name] for name in own},
-        "student.safetensors": own,
-        "optimizer.safetensors": _pack(optimizer),
-    }
     with whole_folder(path) as partial:
-        for name, values in tensors.items():
-            save_file({key: value.detach().contiguous().cpu() for key, value in values.items()}, partial / name)
-        manifest = {
-            "step": step,
-            "fingerprint": fingerprint,
-            "files": {name: _entry(partial / name) for name in tensors},
-        }
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        for name, tensors in files.items():
+            save_file(tensors, partial / name)
+        entries = {name: _entry(partial / name) for name in files}
+        manifest = {"step": step, "fingerprint": fingerprint, "processes": processes, "files": entries}
+        (partial / "manifest.json").write_text(json.dumps(_sealed(manifest), indent=2) + "\n")
     return path
+
+
+def save(folder: Path, step: int, fingerprint: str, state: State, processes: int = 1) -> Path:
+    return write(folder, step, fingerprint, processes, snapshot(state))
+
+
+def average_file(decay: float) -> str:
+    return f"ema-{decay}.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -56,10 +72,10 @@ def checkpoints(folder: Path) -> list[Path]:
 def newest_whole(folder: Path, report=print) -> Path | None:
     """The newest checkpoint to go on from whose every file has its recorded sha256; says which ones it passes over."""
     for path in reversed(checkpoints(folder)):
-        files = read_manifest(path)["files"]
-        if not all(name in files for name in RESUME_ONLY):
-            continue
         try:
+            files = read_manifest(path)["files"]
+            if STUDENT not in files:
+                continue
             for name, entry in files.items():
                 verify(path / name, entry["sha256"], "slam train")
             return path
@@ -68,16 +84,20 @@ def newest_whole(folder: Path, report=print) -> Path | None:
     return None
 
 
-def restore(path: Path, student: nn.Module, target: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a verified checkpoint into the three; returns its step."""
-    load_weights(student, load_file(path / "student.safetensors"), trained(student))
-    load_weights(target, load_file(path / "ema.safetensors"), trained(student))
-    _unpack(optimizer, load_file(path / "optimizer.safetensors"))
+def restore(path: Path, state: State) -> int:
+    """Load a verified checkpoint into the state; returns its step. Raises `SlamError` when it is another network's."""
+    fill(state.student, load_file(path / STUDENT))
+    fill(state.target, load_file(path / EMA))
+    for decay, average in state.averages.items():
+        fill(average, load_file(path / average_file(decay)))
+    if state.scaler:
+        fill(state.scaler._asdict(), load_file(path / SCALER))
+    _unpack(state.optimizer, load_file(path / OPTIMIZER))
     return read_manifest(path)["step"]
 
 
 def thin(folder: Path, keep: int) -> None:
-    """Keep the EMA of the newest `keep` checkpoints, and what resuming needs of the newest `RESUMABLE`."""
+    """Keep the averages of the newest `keep` checkpoints, and what resuming needs of the newest `RESUMABLE`."""
     paths = checkpoints(folder)
     for path in paths[:-keep]:
         for file in sorted(path.iterdir(), key=lambda file: file.name != "manifest.json"):
@@ -87,17 +107,33 @@ def thin(folder: Path, keep: int) -> None:
         manifest = read_manifest(path)
         kept = {name: entry for name, entry in manifest["files"].items() if name not in RESUME_ONLY}
         if kept != manifest["files"]:
-            write_json(path / "manifest.json", {**manifest, "files": kept})
+            write_json(path / "manifest.json", _sealed({**manifest, "files": kept}))
         for name in RESUME_ONLY:
             (path / name).unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> dict:
-    return read_json(path / "manifest.json", "slam train")
+    """Raises `SlamError` unless it is as it was written, and of the folder it lies in."""
+    file = path / "manifest.json"
+    manifest = read_json(file, "slam train")
+    if not isinstance(manifest, dict) or manifest != _sealed(manifest):
+        raise SlamError(f"{file}: its sha256 is not that of its content: it changed on disk; run `slam train` again")
+    if path.name != f"step-{manifest['step']:06d}":
+        raise SlamError(f"{file}: it is the manifest of step {manifest['step']}: the folder was renamed")
+    return manifest
+
+
+def _sealed(manifest: dict) -> dict:
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def _entry(path: Path) -> dict:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _copy(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
 
 
 def _pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -22,13 +22,14 @@ from slam.config import Train
 from slam.data.latents import Latents
 from slam.errors import SlamError
 from slam.models.diffusion import load
-from slam.models.student import trained
 from slam.progress import progress
 from slam.training import checkpoint
 from slam.training.batches import prepared
 from slam.training.journal import Journal
 from slam.training.objective import make_objective
 from slam.training.plan import read_plan
+from slam.training.scaler import FLOOR
+from slam.training.state import first_state
 from slam.training.step import train_step
 
 STOPPED = 143  # exit code after SIGTERM, as shells count
@@ -43,24 +44,21 @@ def train(folder: Path) -> int:
 def _train(folder: Path, stop: Stop) -> int:
     plan = read_plan(folder)
     config = plan.train
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(config.precision, config.precision))
+    accelerator = Accelerator(mixed_precision="no")  # the objective's autocast has the precision
     model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
     objective, network = make_objective(plan, model)
     target = copy.deepcopy(network).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(
-        list(trained(network.unet).values()), config.lr, weight_decay=config.weight_decay, fused=True
-    )
-    state = (network.unet, target.unet, optimizer)
+    state = first_state(config, network.unet, target.unet)
 
     root = folder / "checkpoints"
     newest = checkpoint.newest_whole(root, accelerator.print)
-    start = checkpoint.restore(newest, *state) if newest else 0
+    start = checkpoint.restore(newest, state) if newest else 0
     if newest:
         accelerator.print(f"going on from {newest}")
-    student, optimizer = accelerator.prepare(network, optimizer)
+    student = accelerator.prepare(network)
     journal = Journal(folder / "journal.jsonl", start) if accelerator.is_main_process else None
     data = Latents(Path(plan.latents), "train")
-    window: list[Tensor] = []  # (loss, gradient norm, skipped) of the steps that the journal does not have yet
+    window: list[Tensor] = []  # what `train_step` returned for the steps that the journal does not have yet
     skips = Skips(config, root)
     clock = time.perf_counter()
     steps = range(start, config.steps)
@@ -71,9 +69,9 @@ def _train(folder: Path, stop: Stop) -> int:
     ):
         for step, micro_batches in zip(bar, batches, strict=True):
             micro_batches = [batch.to(accelerator.device) for batch in micro_batches]
-            for group in optimizer.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = lr_at(config, step)
-            window.append(train_step(objective, accelerator, student, target, optimizer, micro_batches))
+            window.append(train_step(objective, accelerator, student, target, state, micro_batches))
             done, stopping = step + 1, stop.agreed(accelerator)
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0:
@@ -85,7 +83,7 @@ def _train(folder: Path, stop: Stop) -> int:
                 bar.set_postfix(loss=f"{values[-1][0]:.4f}", samples_s=f"{rate:.0f}", **skips.told, refresh=False)
                 window, clock = [], time.perf_counter()
             if saving and accelerator.is_main_process:
-                checkpoint.save(root, done, plan.fingerprint, *state)
+                checkpoint.save(root, done, plan.fingerprint, state, accelerator.num_processes)
                 checkpoint.thin(root, config.keep)
             if stopping:
                 accelerator.print(f"stopped by SIGTERM after step {done}; the same command again goes on from there")
@@ -127,8 +125,11 @@ class Skips:
 
     def count(self, values: list[list[float]], done: int) -> None:
         """Of the steps up to number `done`. Raises `SlamError` after `train.skips` of them in a row."""
-        for _, _, skipped in values:
-            self.in_a_row = self.in_a_row + 1 if skipped else 0
+        for _, _, skipped, scale in values:
+            if not skipped:
+                self.in_a_row = 0
+            elif scale <= FLOOR:  # above it, fp16 is still looking for its scale
+                self.in_a_row += 1
             self.total += bool(skipped)
         if self.in_a_row >= self.config.skips:
             raise SlamError(
@@ -160,9 +161,11 @@ def lines(values: list[list[float]], done: int, rate: float, config: Train) -> l
     """The journal's lines for the steps up to number `done`, counted from 1. JSON has no NaN: null stands for it."""
     common = {"samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
     found = []
-    for step, (loss, norm, skipped) in enumerate(values, done - len(values) + 1):
+    for step, (loss, norm, skipped, scale) in enumerate(values, done - len(values) + 1):
         loss, norm = (value if math.isfinite(value) else None for value in (loss, norm))
         told = {"loss": loss, "grad_norm": norm, "skipped": int(skipped), "lr": lr_at(config, step - 1)}
+        if config.precision == "fp16":
+            told["loss_scale"] = scale
         found.append({"step": step, **told, **common})
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -10,6 +12,7 @@ from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS, WEIGHTINGS
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
 from slam.models.embedding import embedding_of
+from slam.models.precision import PRECISIONS
 from slam.models.predictor import NoisePredictor, check_prediction, marginal_of, schedule_of
 from slam.models.student import make_student
 from slam.training.plan import Plan
@@ -42,7 +45,13 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
         schedule=schedule,
         mu=distill.mu,
         clip=plan.train.clip,
+        autocast=autocast(plan.train.precision, model.unet.device.type),
     )
     student = make_student(model.unet, embedding, plan.train.lora, plan.train.seed)
     marginal = marginal_of(path, distill.k, schedule)
     return objective, NoisePredictor(student, prediction, schedule, embedding, marginal)
+
+
+def autocast(precision: str, device: str) -> Callable:
+    """Weights, moments and averages are float32 in each; what a low precision changes is how the networks compute."""
+    return nullcontext if precision == "fp32" else partial(torch.autocast, device, PRECISIONS[precision])

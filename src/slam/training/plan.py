@@ -15,6 +15,8 @@ from slam.files import read_json, sha256, write_json
 # These may change between two parts of one run: they leave its numbers alone, or only let it go on for longer
 # (`steps`, unless the learning rate is to fall to 0 there).
 FREE = {"steps", "checkpoint_every", "keep", "log_every", "processes", "micro_batch", "skips"}
+# Keys younger than runs that are on disk. At their default they change nothing, and so are no part of what a run is.
+YOUNGER = ("emas",)
 
 
 class Plan(NamedTuple):
@@ -28,9 +30,11 @@ class Plan(NamedTuple):
     @property
     def identity(self) -> dict:
         """What must not change when a run goes on."""
+        free = FREE if self.train.decay == "constant" else FREE - {"steps"}
+        free = free | {key for key in YOUNGER if getattr(self.train, key) == Train.model_fields[key].default}
         return {
             "distill": self.distill.model_dump(),
-            "train": self.train.model_dump(exclude=FREE if self.train.decay == "constant" else FREE - {"steps"}),
+            "train": self.train.model_dump(exclude=free),
             "data": self.data,
             "network": self.network,
         }
@@ -68,7 +72,8 @@ def check_unchanged(folder: Path, plan: Plan) -> None:
     if not (folder / "plan.json").exists() or not any(folder.glob("checkpoints/step-*")):
         return
     before, now = _flat(read_plan(folder).identity), _flat(plan.identity)
-    changes = [f"  {key}: {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now.get(key)]
+    keys = [*before, *(key for key in now if key not in before)]
+    changes = [f"  {key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
     if changes:
         raise SlamError(
             f"{folder} holds a run with another configuration:\n" + "\n".join(changes) + "\n"

@@ -14,6 +14,8 @@ from slam.core.draw import Draw
 from slam.core.schedule import Schedule
 from slam.core.slad import slad_loss
 from slam.models.ema import ema_update
+from slam.training.scaler import unscale, update
+from slam.training.state import State
 
 
 class Objective(NamedTuple):
@@ -29,6 +31,7 @@ class Objective(NamedTuple):
     schedule: Schedule
     mu: float  # EMA decay of the target
     clip: float  # L2 norm
+    autocast: Callable  # () to the context of the three networks' precision
 
 
 class Batch(NamedTuple):
@@ -45,21 +48,24 @@ def train_step(
     accelerator: Accelerator,
     student: nn.Module,
     target: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: State,
     micro_batches: list[Batch],
 ) -> Tensor:
-    """One optimizer step on `micro_batches`; returns (loss, gradient norm, skipped) float32 [3], this rank's loss.
+    """One optimizer step on `micro_batches`; returns (loss, gradient norm, skipped, loss scale) float32 [4].
 
-    A step whose gradient is not finite is skipped: it leaves weights, moments and target as they are. Nothing here
-    waits for the device.
+    `student` and `target` are the noise predictors of the weights in `state`. The loss is this rank's; the scale is
+    the one that this step had, 1 but for fp16. A step whose loss or gradient is not finite is skipped: it leaves
+    weights, moments and averages as they are. Nothing here waits for the device.
     """
+    scaler = state.scaler
+    scale = scaler.scale.clone() if scaler else torch.ones((), device=accelerator.device)
     count = sum(len(batch.latents) for batch in micro_batches)
     total = torch.zeros((), device=accelerator.device)
     for i, batch in enumerate(micro_batches):
         with torch.no_grad():
             c = objective.embed(batch.input_ids)
         last = i == len(micro_batches) - 1
-        with accelerator.autocast(), nullcontext() if last else accelerator.no_sync(student):
+        with objective.autocast(), nullcontext() if last else accelerator.no_sync(student):
             loss = slad_loss(
                 student,
                 target,
@@ -75,13 +81,19 @@ def train_step(
                 objective.weight,
             )
             share = loss.sum() / count
-            accelerator.backward(share)
+            # A loss that is not finite makes the gradient so, on every rank
+            accelerator.backward(share * torch.where(share.isfinite(), scale, torch.nan))
         total += share.detach()
+    if scaler:
+        unscale(student.parameters(), scaler)
     norm = accelerator.clip_grad_norm_(student.parameters(), objective.clip)
     norm = norm.detach().float()
     skipped = (~torch.isfinite(norm)).float()  # the same on every rank, as the gradient is
-    getattr(optimizer, "optimizer", optimizer).found_inf = skipped  # where it is 1, the fused AdamW does nothing
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    ema_update(target, accelerator.unwrap_model(student), (1 - objective.mu) * (1 - skipped))
-    return torch.stack([total, norm, skipped])
+    state.optimizer.found_inf = skipped  # where it is 1, the fused AdamW does nothing
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    for decay, average in [(objective.mu, state.target), *state.averages.items()]:
+        ema_update(average.values(), state.student.values(), (1 - decay) * (1 - skipped))
+    if scaler:
+        update(scaler, skipped)
+    return torch.stack([total, norm, skipped, scale])
