@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,20 @@ from slam.config import Profile
 from slam.core.gap import gap
 from slam.data.latents import Latents
 from slam.evaluation import kept
-from slam.evaluation.evaluate import prepare
+from slam.evaluation.evaluate import reference_features
 from slam.evaluation.features import rows
-from slam.evaluation.frechet import Moments, moments
+from slam.evaluation.frechet import Moments, frechet_distance, moments
 from slam.evaluation.generate import Drawn, generate
-from slam.evaluation.metrics import measure
-from slam.evaluation.protocol import digest, weights_sha256
-from slam.evaluation.reference import load_reference
+from slam.evaluation.metrics import point_scores
+from slam.evaluation.observe import observe
+from slam.evaluation.provenance import weights_sha256
 from slam.evaluation.select import take, with_student
+from slam.evaluation.subject import Subject
+from slam.evaluation.work import Studio
 from slam.files import whole_file
-from slam.models.diffusion import LatentDiffusion, load
+from slam.models.diffusion import LatentDiffusion
 from slam.models.predictor import NoisePredictor, schedule_of
+from slam.protocols import digest
 from slam.training import checkpoint
 from slam.training.plan import Plan
 from studies.variants import Variant
@@ -40,10 +42,25 @@ class Exam:
     def __init__(self, profile: Profile) -> None:
         self.config = profile.evaluate
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.teacher = load(profile.teacher, device=self.device)
-        self.reference = load_reference(paths.EVALUATION, self.config.samples)
-        self.instruments, protocol = prepare(self.config, self.reference, CACHE, self.device)
-        self.protocol = protocol.hash
+        studio = Studio(self.config, {"teacher": Subject(profile.teacher)}, paths.EVALUATION, self.device)
+        self.teacher, self.reference, self.instruments = studio.models["teacher"], studio.reference, studio.instruments
+        # In the fingerprint of every result: these values in this form, or the studies run anew.
+        self.protocol = digest(
+            {
+                "name": "tiny-v1",
+                "n": self.config.n,
+                "seed": self.config.seed,
+                "precision": self.config.precision,
+                "reference": self.reference.sha256(),
+                "features": self.instruments.network.sha256,
+                "resolution": self.instruments.network.resolution,
+                "clip": studio.facts["clip_sha256"],
+                "clip_prefix": self.instruments.clip_prefix,
+                "judge": studio.facts["judge_sha256"],
+                "version": 1,
+            }
+        )
+        self.target = moments(reference_features(studio, CACHE))
 
     def take(self, plan: Plan, variant: Variant, folder: Path, strip: Path | None) -> dict:
         """{"curve": [{"step", "rows"}], "gap"} of the checkpoints in `folder`; pictures of the last one at `strip`."""
@@ -68,13 +85,15 @@ class Exam:
     ) -> tuple[list[dict], list[np.ndarray]]:
         """A record and the first pictures of each sampler and step count; w is the teacher's that they should match."""
         records, strips = [], []
-        instruments = replace(self.instruments, teacher=self.of_teacher(w))
+        teacher = self.of_teacher(w)
         for sampler, count in ((s, n) for s in samplers for n in steps):
             drawn = self.draw(model, sampler, count, guidance, self.config.seed)
-            measured, pictures = measure(drawn, instruments, PICTURES)
+            seen = observe(drawn, self.reference.captions, self.instruments, PICTURES)
+            measured = point_scores(seen, self.target, self.config.judge is not None)
+            measured["to_teacher"] = frechet_distance(moments(seen.features), teacher)
             numbers = {key: measured[key] and round(measured[key], 5) for key in KEPT}
             records.append({"sampler": sampler, "steps": count, "guidance": guidance, **numbers})
-            strips.append(pictures)
+            strips.append(seen.shown)
         return records, strips
 
     def draw(self, model: LatentDiffusion, sampler: str, steps: int, guidance: float, seed: int) -> Iterator[Drawn]:

@@ -13,7 +13,19 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # Each may import what stands before it, and itself.
 LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli"]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
-BASE = ("__init__", "errors", "files", "frozen", "config", "config_data", "paths", "progress", "launch", "ahead")
+BASE = (
+    "__init__",
+    "errors",
+    "files",
+    "frozen",
+    "config",
+    "config_data",
+    "paths",
+    "progress",
+    "launch",
+    "ahead",
+    "protocols",
+)
 BASE += ("data.shapes",)
 
 # Heavy packages, and the only places that know them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -141,21 +142,48 @@ def select(profile: Profile = None) -> None:
 
 
 @app.command()
-def evaluate(profile: Profile = None) -> None:
-    """Stage 6: FID, CLIP score, faithfulness and seconds per image of teacher, samplers and student."""
-    from slam.evaluation.evaluate import evaluate_stage
+def evaluate(
+    profile: Profile = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="any model instead: a diffusers folder, hub id, models:/slam@champion, or a LoRA folder"),
+    ] = None,
+    champion: Annotated[
+        str | None, typer.Option(help="a student to stand beside ours, such as models:/slam@champion")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="--model: the folder of its report; reports/NAME by default")] = None,
+) -> None:
+    """Stage 6: FID, KID, precision, recall, CLIP score, faithfulness and seconds of teacher, samplers and student.
+
+    --model measures another model under the same protocol; adapters (LoRA) are put on the profile's teacher.
+    """
+    from slam.evaluation.evaluate import evaluate_model, evaluate_stage
 
     chosen = _load(profile)
-    result = evaluate_stage(
-        chosen.evaluate,
-        chosen.teacher,
-        paths.STUDENT,
-        paths.EVALUATION,
-        paths.METRICS,
-        paths.SAMPLES,
-        paths.TABLE,
-    )
-    _report("evaluate", result)
+    if model is None:
+        if out:
+            raise SlamError("--out is of --model alone: the stage writes to reports/")
+        beside = champion and Path(_local(champion))
+        places = paths.STUDENT, paths.EVALUATION, paths.METRICS.parent
+        _report("evaluate", evaluate_stage(chosen.evaluate, chosen.teacher, *places, beside))
+        return
+    if champion:
+        raise SlamError("--champion stands beside our student: leave it out with --model")
+    from slam.evaluation.report import print_table
+
+    out = out or paths.METRICS.parent / re.sub(r"[^\w.-]+", "-", model).strip("-.")
+    records = evaluate_model(chosen.evaluate, _local(model), paths.EVALUATION, out, chosen.teacher)
+    print_table(records)
+    print(out)
+
+
+def _local(model: str) -> str:
+    """`model`, or the folder of a version in MLflow's registry that models:/NAME@ALIAS names."""
+    if not model.startswith("models:"):
+        return model
+    from slam.registry.champion import model_folder
+
+    return str(model_folder(model))
 
 
 @app.command()

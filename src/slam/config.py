@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from slam.config_data import Encode, Filter, Score, Source
 from slam.errors import SlamError
 from slam.frozen import Frozen, Positive, validated
+from slam.protocols import find
 
 
 class Distill(Frozen):
@@ -105,20 +106,33 @@ class Select(Frozen):
 
 
 class Evaluate(Frozen):
-    protocol: str  # its name in every record
-    samples: Positive  # captions, one picture each
+    protocol: str  # its name: protocols.py has them, and what each fixes
+    samples: Positive | None = None  # pictures a row, where the protocol fixes no number
     steps: tuple[Positive, ...] = (1, 2, 4)
     samplers: tuple[Literal["ddim", "dpm", "dpm++", "unipc"], ...] = ("ddim", "dpm++", "unipc")
     teacher_steps: Positive = 50
     guidance: float = Field(ge=1)  # of the teacher and of the training-free samplers
-    features: str  # Frechet features: a judge's folder, or the file of the Inception weights
+    features: str  # of FID, KID, precision and recall: a judge's folder, or the file of the Inception weights
     clip: str  # a CLIPModel's folder or hub id
-    clip_prefix: str = ""  # before each caption, in the CLIP score only
     judge: str | None = None  # the attribute classifier's folder, for faithfulness; none without one
-    batch: Positive
+    batch: Positive  # pictures between two savings; the networks see them in blocks that the protocol fixes
+    processes: Positive = 1  # of this machine, one a GPU
     rows: Positive = 8  # of the picture
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks that draw
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _as_the_protocol_fixes_it(self):
+        try:
+            find(self.protocol).samples(self.samples)
+        except SlamError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def n(self) -> int:
+        """Pictures a row."""
+        return find(self.protocol).samples(self.samples)
 
 
 class Profile(Frozen):

@@ -13,5 +13,7 @@ SELECTION = Path("reports/selection.json")  # select: what each checkpoint measu
 METRICS = Path("reports/metrics.json")  # evaluate: one record per model, sampler and step count
 SAMPLES = Path("reports/samples.png")  # evaluate: the same prompts and noise for each
 TABLE = Path("reports/table.md")  # evaluate: METRICS as a table
+WORST = Path("reports/worst.png")  # evaluate: the prompts that the student draws worst, by CLIP score
+TRADEOFF = Path("reports/tradeoff.png")  # evaluate: quality against steps and against time
 REGISTRATION = Path("reports/registration.json")  # the flow: what was registered and promoted last, from this folder
 GATE = Path("mlflow/promotion.yaml")  # what a version must be to become champion

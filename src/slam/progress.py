@@ -38,9 +38,9 @@ def progress(items: Iterable | None = None, label: str = "", total: int | None =
     )
 
 
-def batches(count: int, size: int, label: str) -> Iterator[slice]:
+def batches(count: int, size: int, label: str, quiet: bool = False) -> Iterator[slice]:
     """The slices [0, size), [size, 2 size), … that cover `count` items, under a bar that counts the items."""
-    with progress(label=label, total=count) as bar:
+    with progress(label=label, total=count, disable=quiet) as bar:
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))
             yield part

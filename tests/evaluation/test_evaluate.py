@@ -6,8 +6,9 @@ from PIL import Image
 
 from slam.config import Evaluate
 from slam.errors import SlamError
-from slam.evaluation import evaluate
-from slam.evaluation.evaluate import evaluate_stage, table_rows
+from slam.evaluation.evaluate import evaluate_stage
+from slam.evaluation.rows import table_rows
+from slam.evaluation.work import Studio
 
 KEYS = {"model", "sampler", "steps", "guidance", "fid", "clip_score", "faithfulness", "seconds_per_image", "n", "seed"}
 
@@ -15,7 +16,7 @@ KEYS = {"model", "sampler", "steps", "guidance", "fid", "clip_score", "faithfuln
 @pytest.fixture
 def config(random_judge, random_clip):
     return Evaluate(
-        protocol="test-v1",
+        protocol="tiny",
         samples=16,
         steps=(1, 2),
         samplers=("ddim", "unipc"),
@@ -24,7 +25,7 @@ def config(random_judge, random_clip):
         features=str(random_judge),
         clip=str(random_clip),
         judge=str(random_judge),
-        batch=5,
+        batch=16,
         rows=3,
         seed=2,
     )
@@ -34,8 +35,7 @@ def config(random_judge, random_clip):
 def run(random_teacher, random_student, evaluation_set, tmp_path):
     def stage(config, **changed):
         inputs = {"teacher": str(random_teacher), "student": random_student, "evaluation": evaluation_set} | changed
-        out = {name: tmp_path / name for name in ("metrics", "samples", "table")}
-        return evaluate_stage(config, **inputs, **out), json.loads(out["metrics"].read_text())
+        return evaluate_stage(config, **inputs, reports=tmp_path), json.loads((tmp_path / "metrics.json").read_text())
 
     return stage
 
@@ -57,45 +57,57 @@ def test_each_row_is_a_record_and_a_column_of_the_picture(config, run, tmp_path)
     assert len({r["protocol_hash"] for r in records}) == 1
     assert all(r["n"] == 16 and r["seed"] == 2 and r["seconds_per_image"] > 0 and r["fid"] > 0 for r in records)
     assert all(0 <= r["faithfulness"] <= 1 and -100 <= r["clip_score"] <= 100 for r in records)
-    assert (tmp_path / "table").read_text().count("\n| student |") == 2
-    with Image.open(tmp_path / "samples") as picture:
+    assert (tmp_path / "table.md").read_text().count("\n| student |") == 2
+    with Image.open(tmp_path / "samples.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture)[60:, 200:].std() > 10
 
 
-def test_a_killed_evaluation_goes_on_where_it_stopped(config, run, monkeypatch, tmp_path):
-    drawn, drawing = [], evaluate.drawing
+@pytest.fixture
+def drawn(monkeypatch):
+    """The parts (row, start) that are drawn, in order; `stop_at` of them ends the evaluation."""
+    parts, look = [], Studio.look
 
-    def killed_at_the_fourth(row, *rest):
-        drawn.append(row)
-        if len(drawn) == 4:
+    def watched(studio, part):
+        parts.append((part.row, part.start))
+        if len(parts) == watched.stop_at:
             raise KeyboardInterrupt
-        return drawing(row, *rest)
+        return look(studio, part)
 
-    monkeypatch.setattr(evaluate, "drawing", killed_at_the_fourth)
+    watched.stop_at = None
+    monkeypatch.setattr(Studio, "look", watched)
+    return parts, watched
+
+
+def test_a_killed_evaluation_goes_on_from_the_part_where_it_stopped(config, run, drawn, tmp_path):
+    parts, watched = drawn
+    few = config.model_copy(update={"samplers": (), "steps": (1,), "teacher_steps": 1, "batch": 5})
+    watched.stop_at = 7  # the third of the four parts of the second row
     with pytest.raises(KeyboardInterrupt):
-        run(config)
-    assert not (tmp_path / "metrics").exists()
-    _, resumed = run(config)
-    assert drawn[4:] == table_rows(config)[3:]
-    (tmp_path / "metrics").unlink()
-    drawn.clear()
-    _, again = run(config)
-    assert not drawn
+        run(few)
+    assert not (tmp_path / "metrics.json").exists()
+    _, resumed = run(few)
+    rows = [(row, start) for row in table_rows(few) for start in (0, 5, 10, 15)]
+    assert parts == [*rows[:7], *rows[6:]]
+    (tmp_path / "metrics.json").unlink()
+    parts.clear()
+    _, again = run(few)
+    assert not parts
     assert again == resumed
+    assert not list(tmp_path.glob(".evaluation/part-*"))
 
 
-def test_a_new_student_redraws_only_the_students_rows(config, run, random_teacher, random_student, monkeypatch):
+def test_a_new_student_redraws_only_the_students_rows(config, run, random_teacher, drawn):
+    parts, _ = drawn
     _, before = run(config)
-    drawn, drawing = [], evaluate.drawing
-    monkeypatch.setattr(evaluate, "drawing", lambda row, *rest: drawn.append(row) or drawing(row, *rest))
+    parts.clear()
     _, after = run(config, student=random_teacher)
-    assert [row.model for row in drawn] == ["student", "student"]
+    assert {row.model for row, _ in parts} == {"student"}
     assert before[:-2] == after[:-2]
     assert before[-1]["fid"] != after[-1]["fid"]
 
 
-@pytest.mark.parametrize("change", [{"seed": 3}, {"samples": 15}, {"clip_prefix": "a photo of "}, {"judge": None}])
+@pytest.mark.parametrize("change", [{"seed": 3}, {"samples": 15}, {"protocol": "own"}, {"judge": None}])
 def test_a_change_of_the_protocol_changes_its_hash(config, run, change):
     few = config.model_copy(update={"samplers": (), "steps": (1,), "teacher_steps": 1})
     (_, first), (_, second) = run(few), run(few.model_copy(update=change))

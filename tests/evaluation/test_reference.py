@@ -32,6 +32,20 @@ def test_first_caption_of_each_picture_in_the_order_of_ids_and_every_picture_as_
     assert [path.name for path in reference.images] == ["b", "a", "c"]
 
 
+def test_several_pictures_a_caption_and_only_the_captions_own_pictures_as_reference(coco):
+    reference = load_reference(coco, 3, each=3, matched=True)
+    assert reference.captions == ["A cat."] * 3
+    assert [path.name for path in reference.images] == ["b"]
+
+
+def test_a_caption_of_an_image_that_is_not_listed_is_named(coco):
+    document = json.loads((coco / "captions.json").read_text())
+    document["annotations"].append({"id": 1, "image_id": 5, "caption": "lost"})
+    write_json(coco / "captions.json", document)
+    with pytest.raises(SlamError, match="expected captions of its own images, found one of image 5"):
+        load_reference(coco, 2)
+
+
 def test_the_order_of_the_json_plays_no_part(coco):
     first = load_reference(coco, 2)
     document = json.loads((coco / "captions.json").read_text())
@@ -46,12 +60,12 @@ def test_the_hash_follows_pictures_and_captions(coco):
 
 
 def test_too_few_captions_missing_and_broken_pictures_are_named(coco):
-    with pytest.raises(SlamError, match="expected evaluate.samples = 3 captioned pictures, found 2"):
+    with pytest.raises(SlamError, match="expected 3 captioned pictures for evaluate.samples = 3, found 2 of 3"):
         load_reference(coco, 3)
     with pytest.raises(SlamError, match="b: expected a picture of the evaluation set"):
-        next(load_reference(coco, 2).pictures())
+        next(load_reference(coco, 2).read([0]))
     (coco / "images" / "c").unlink()
-    with pytest.raises(SlamError, match="images/c and 0 more"):
+    with pytest.raises(SlamError, match="images/c and 0 more pictures"):
         load_reference(coco, 2)
 
 

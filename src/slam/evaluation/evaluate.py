@@ -1,10 +1,11 @@
-"""The stage `evaluate`: the teacher, training-free samplers and the student, on the same captions and noise."""
+"""The stage `evaluate`: the teacher, training-free samplers and the student, on the same captions and noise; and
+`evaluate_model`, any other model under the same protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,144 +13,165 @@ import torch
 
 from slam.config import Evaluate
 from slam.errors import SlamError
-from slam.evaluation import kept, picture, report
-from slam.evaluation.clip_score import load_clip
-from slam.evaluation.features import FeatureNetwork, load_features, square
-from slam.evaluation.frechet import Moments, moments
-from slam.evaluation.generate import Drawn, clock, generate
-from slam.evaluation.metrics import Instruments, measure
-from slam.evaluation.protocol import Protocol, digest, weights_sha256
-from slam.evaluation.reference import Reference, load_reference
-from slam.files import write_json
-from slam.models.diffusion import LatentDiffusion, load
-from slam.models.judge import Judge
-from slam.models.precision import PRECISIONS
+from slam.evaluation import kept, provenance
+from slam.evaluation.metrics import Target, scores
+from slam.evaluation.observe import Observations, pictures_sha256
+from slam.evaluation.pages import Done, write_pages
+from slam.evaluation.rows import Row, distilled, table_rows
+from slam.evaluation.subject import Subject, is_distilled, rows_of
+from slam.evaluation.work import Part, Studio, gather, make, make_in_processes, parts_of
+from slam.files import locked
 from slam.progress import batches
+from slam.protocols import digest
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. steps = 0: the reference pictures through the VAE, which bounds every sampler on it."""
-
-    model: str  # vae, teacher, student
-    sampler: str
-    steps: int
-    guidance: float
-
-    @property
-    def label(self) -> str:
-        return f"{self.model} {self.sampler} {self.steps or ''}".rstrip()
-
-
-def table_rows(config: Evaluate, student_guidance: float = 1.0) -> list[Row]:
-    """The VAE, the teacher, each training-free sampler and the student at each step count; no row twice."""
-    rows = [Row("vae", "reconstruction", 0, 1.0), Row("teacher", "ddim", config.teacher_steps, config.guidance)]
-    rows += [Row("teacher", name, steps, config.guidance) for name in config.samplers for steps in config.steps]
-    rows += [Row("student", "lcm", steps, student_guidance) for steps in config.steps]
-    return list(dict.fromkeys(rows))
+WORST = 8  # prompts that a record names
+FOLDER = ".evaluation"  # beside the metrics: finished rows, and parts of the one that is not
+TIMING = (
+    "median over passes of one block of pictures, the first pass of a part of the row left out when there are more;"
+    " sampler and decoder, not the text encoder, not the disk"
+)
 
 
 def evaluate_stage(
-    config: Evaluate, teacher: str, student: Path, evaluation: Path, metrics: Path, samples: Path, table: Path
+    config: Evaluate,
+    teacher: str,
+    student: Path,
+    evaluation: Path,
+    reports: Path,
+    champion: Path | None = None,
 ) -> dict:
-    """Writes `metrics` (JSON, one record a row), `samples` (PNG) and `table` (Markdown).
+    """Writes `metrics.json` (one record a row), `table.md`, `samples.png`, `worst.png` and `tradeoff.png` to `reports`.
 
-    A finished row is kept beside `metrics` under a hash of all that it depends on: a killed evaluation goes on from
-    there, and with a new student only the student's rows are drawn again.
+    A finished row is kept there under a hash of all that it depends on, and so are the parts of an unfinished one: a
+    killed evaluation goes on from there, and with a new student only the student's rows are drawn again. `champion`
+    is a student to stand beside it.
     """
     if not student.is_dir():
         raise SlamError(f"{student} does not exist: run `slam select` first")
+    subjects = {"teacher": Subject(teacher), "student": Subject(str(student))}
+    subjects |= {"champion": Subject(str(champion))} if champion else {}
+
+    def rows(models: Mapping) -> list[Row]:
+        told = {name: config.guidance if model.told_w else 1.0 for name, model in models.items()}
+        also = distilled(config, "champion", told["champion"]) if champion else ()
+        return table_rows(config, told["student"], also)
+
+    with studio_at(config, subjects, evaluation, reports / FOLDER) as studio:
+        done = run(studio, rows, reports / FOLDER, reports / FOLDER)
+        write_pages(done, studio, reports)
+        files = {row_file(studio, one.row, reports / FOLDER) for one in done}
+        for old in set((reports / FOLDER).glob("row-*")) - files:
+            old.unlink()
+    first = done[0].record
+    return {"rows": len(done), "samples": first["n"], "protocol": config.protocol, "hash": first["protocol_hash"]}
+
+
+def evaluate_model(
+    config: Evaluate,
+    model: Path | str,
+    evaluation: Path,
+    out: Path,
+    base: str | None = None,
+    cache: Path | None = None,
+) -> list[dict]:
+    """Measures one model under `config`'s protocol: writes `metrics.json`, `table.md`, `samples.png`, `worst.png` and
+    `tradeoff.png` to `out`, and returns the records.
+
+    `model` is a diffusers folder, a hub id, or a folder of LoRA adapters on `base`. One whose scheduler is LCM's is
+    drawn with at config.steps, and its records say model = student; any other as the teacher is, and they say teacher.
+    `cache` is where the features of the reference are kept, `out` by default. The same call again goes on from what a
+    killed one did. Raises `SlamError` when it is no such model; `out` is then as it was.
+    """
+    subjects = dict.fromkeys(("student", "teacher"), Subject(str(model), base))
+
+    def rows(models: Mapping) -> list[Row]:
+        return rows_of(config, "student" if is_distilled(models["student"]) else "teacher", models["student"])
+
+    with studio_at(config, subjects, evaluation, out / FOLDER) as studio:
+        done = run(studio, rows, out / FOLDER, cache or out / FOLDER)
+        write_pages(done, studio, out)
+    return [one.record for one in done]
+
+
+@contextmanager
+def studio_at(config: Evaluate, subjects: Mapping[str, Subject], evaluation: Path, folder: Path):
+    """What draws and looks here; one evaluation at a time in `folder`, which is made when all else is well."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    reference = load_reference(evaluation, config.samples)
-    finished = metrics.parent / ".evaluation"
-    instruments, protocol = prepare(config, reference, finished, device)
-    models = {
-        "teacher": load(teacher, dtype=PRECISIONS[config.precision], device=device),
-        "student": load(student, dtype=PRECISIONS[config.precision], device=device),
-    }
-    models["vae"] = models["teacher"]
-    weights = {name: weights_sha256(model.unet, model.vae, model.text_encoder) for name, model in models.items()}
+    studio = Studio(config, subjects, evaluation, device)
+    studio.reference, studio.instruments, studio.models  # noqa: B018  what is wrong is told before anything is written
+    with locked(folder / "lock", f"`slam evaluate` is at work in {folder}"):
+        yield studio
 
-    done = {}
-    # A student that is told w is told the teacher's; the others have learnt theirs.
-    for row in table_rows(config, config.guidance if models["student"].told_w else 1.0):
-        what = [asdict(row), weights[row.model], protocol.hash, config.batch, config.rows, device]
-        file = finished / f"row-{digest([*what, torch.__version__, version('diffusers')])}.safetensors"
+
+def run(studio: Studio, rows: Callable[[Mapping], list[Row]], folder: Path, cache: Path) -> list[Done]:
+    """Every row's record and first pictures, drawn where `folder` does not have them yet."""
+    config, todo = studio.config, []
+    rows = rows(studio.models)
+    target = Target(reference_features(studio, cache))
+    for row in rows:
+        file = row_file(studio, row, folder)
         if not file.is_file():
-            drawn = drawing(row, models[row.model], reference, config)
-            measured, pictures = measure(drawn, instruments, config.rows)
-            record = asdict(row) | measured | {"n": config.samples, "seed": config.seed, "protocol": config.protocol}
-            record |= {"protocol_hash": protocol.hash, "model_sha256": weights[row.model]}
-            kept.write(file, record, pictures=pictures)
-        done[file] = kept.read(file)
-
-    records = [record for record, _ in done.values()]
-    write_json(metrics, records)
-    report.write_table(records, table)
-    drawings = [(record, arrays["pictures"]) for record, arrays in done.values() if record["model"] != "vae"]
-    picture.write_samples(drawings, reference.captions[: config.rows], samples)
-    for old in set(finished.glob("row-*")) - set(done):
-        old.unlink()
-    return {"rows": len(records), "samples": config.samples, "protocol": config.protocol, "hash": protocol.hash}
+            todo.append((row, file, parts_of(row, file.stem.removeprefix("row-"), config.n, config.batch, folder)))
+    if config.processes > 1:
+        make_in_processes([part for _, _, parts in todo for part in parts], studio, folder)
+    for row, file, parts in todo:
+        make(parts, studio, row.label)
+        finish(row, file, parts, studio, target)
+    return [
+        Done(row, record, arrays["pictures"])
+        for row in rows
+        for record, arrays in [kept.read(row_file(studio, row, folder))]
+    ]
 
 
-def prepare(config: Evaluate, reference: Reference, finished: Path, device: str) -> tuple[Instruments, Protocol]:
-    network = load_features(config.features, device)
-    clip = load_clip(config.clip, device)
-    judge = Judge.load(config.judge) if config.judge else None
-    protocol = Protocol(
-        name=config.protocol,
-        n=config.samples,
-        seed=config.seed,
-        precision=config.precision,
-        reference=reference.sha256(),
-        features=network.sha256,
-        resolution=network.resolution,
-        clip=weights_sha256(clip.model),
-        clip_prefix=config.clip_prefix,
-        judge=judge and weights_sha256(judge),
-    )
-    texts = clip.texts([config.clip_prefix + caption for caption in reference.captions])
-    of_reference = reference_moments(network, reference, protocol, finished, config.batch)
-    return Instruments(network, of_reference, clip, texts, judge, reference.captions), protocol
+def finish(row: Row, file: Path, parts: list[Part], studio: Studio, target: Target) -> None:
+    """From the parts of a row to its record; the parts go."""
+    seen = gather(parts)
+    kept.write(file, record_of(row, seen, studio, target), pictures=seen.shown)
+    for part in file.parent.glob(f"part-{file.stem.removeprefix('row-')}-*"):
+        part.unlink()
 
 
-def reference_moments(
-    network: FeatureNetwork, reference: Reference, protocol: Protocol, finished: Path, batch: int
-) -> Moments:
-    """Of the features of every reference picture."""
-    file = finished / f"reference-{digest([protocol.reference, protocol.features, protocol.version])}.safetensors"
+def record_of(row: Row, seen: Observations, studio: Studio, target: Target) -> dict:
+    config, protocol = studio.config, studio.protocol
+    facts = studio.facts
+    worst = np.argsort(seen.cosines, kind="stable")[:WORST]
+    named = studio.reference.captions
+    threads = max(1, torch.get_num_threads() // config.processes)  # as accelerate_launch gives them
+    timing = {"block": protocol.block, "processes": config.processes, "threads": threads}
+    return {
+        **asdict(row),
+        "name": studio.models[row.model].name,
+        **scores(seen, target, config.judge is not None, protocol.each),
+        "n": facts["n"],
+        "seed": config.seed,
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "protocol_hash": protocol.hash(facts),
+        "model_sha256": studio.weights[row.model],
+        "pictures_sha256": pictures_sha256(seen),
+        "worst": [{"index": int(i), "caption": named[i], "clip_score": 100 * float(seen.cosines[i])} for i in worst],
+        "timing": timing | {"method": TIMING},
+        "inputs": facts | provenance.machine(),
+    }
+
+
+def row_file(studio: Studio, row: Row, folder: Path) -> Path:
+    """Where a finished row is kept: under a hash of all that its numbers and pictures depend on."""
+    what = [asdict(row), studio.weights[row.model], studio.protocol.hash(studio.facts), studio.config.rows]
+    return folder / f"row-{digest([*what, provenance.machine()])}.safetensors"
+
+
+def reference_features(studio: Studio, cache: Path) -> np.ndarray:
+    """Of every reference picture, float32 [M, F]."""
+    facts, images = studio.facts, studio.reference.images
+    network, block = studio.instruments.network, studio.protocol.block
+    file = cache / f"reference-{digest([facts['reference_sha256'], facts['features_sha256'], block])}.safetensors"
     if not file.is_file():
-        parts = batches(len(reference.images), batch, "reference")
-        found = moments(np.concatenate([network(reference.pictures(part.start, part.stop)) for part in parts]))
-        kept.write(file, {"pictures": len(reference.images)}, **found._asdict())
-    return Moments(**kept.read(file)[1])
-
-
-def drawing(row: Row, model: LatentDiffusion, reference: Reference, config: Evaluate) -> Iterator[Drawn]:
-    if row.model == "vae":
-        return reconstruct(model, reference, config)
-    return generate(
-        model,
-        reference.captions,
-        sampler=row.sampler,
-        steps=row.steps,
-        guidance=row.guidance,
-        seed=config.seed,
-        batch=config.batch,
-        label=row.label,
-    )
-
-
-def reconstruct(model: LatentDiffusion, reference: Reference, config: Evaluate) -> Iterator[Drawn]:
-    """The captioned reference pictures, encoded and decoded: what a perfect sampler of latents would draw."""
-    device, dtype = model.vae.device, model.vae.dtype
-    side = model.latent_shape[-1] * 2 ** (len(model.vae.config.block_out_channels) - 1)
-    for rows in batches(len(reference.captions), config.batch, "vae reconstruction"):
-        originals = np.stack([square(image, side) for image in reference.pictures(rows.start, rows.stop)])
-        with torch.inference_mode():
-            pixels = torch.from_numpy(originals).permute(0, 3, 1, 2).to(device, dtype) / 127.5 - 1
-            begin = clock(device)
-            pictures = model.decode(model.encode(pixels))
-            seconds = clock(device) - begin
-        yield Drawn(rows, pictures.cpu(), seconds)
+        found = []
+        for part in batches(len(images), block, "reference"):
+            pictures = list(studio.reference.read(range(part.start, part.stop)))
+            full = pictures + pictures[-1:] * (block - len(pictures))
+            found.append(network(full)[: len(pictures)])
+        kept.write(file, {"pictures": len(images)}, features=np.concatenate(found))
+    return kept.read(file)[1]["features"]

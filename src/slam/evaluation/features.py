@@ -34,6 +34,7 @@ class FeatureNetwork:
     side: int  # pixels: the network's input
     network: Callable[[Tensor], Tensor]  # float [B, 3, side, side] in [0, 255] -> [B, F]
     device: torch.device
+    is_inception: bool = False
 
     def __call__(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
         """Pictures uint8 [H, W, 3], each of its own size, to features float32 [B, F]."""
@@ -64,7 +65,7 @@ def load_features(path: str | Path, device: str = "cpu") -> FeatureNetwork:
             f" {INCEPTION_SHA256}, found {path.name} with {found}; FID from other weights cannot be compared"
         )
     inception = InceptionV3W(str(path.parent), download=False).to(device).eval()
-    return FeatureNetwork(str(path), found, 256, 299, inception, torch.device(device))
+    return FeatureNetwork(str(path), found, 256, 299, inception, torch.device(device), True)
 
 
 def square(picture: np.ndarray, side: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Draws pictures from captions. Picture i depends on (model, caption i, sampler, seed, i), on no batch size or order.
+"""Draws pictures from captions. Picture i depends on (model, caption i, sampler, seed, i), on no other and no order.
 
 N captions, B batch, C h w latent, H W pixels.
 """
@@ -24,7 +24,8 @@ class Drawn(NamedTuple):
 
     rows: slice  # of the captions
     pictures: Tensor  # uint8 [B, 3, H, W], on the CPU
-    seconds: float  # the sampler's network passes and steps, and the decoder; not the text encoder, not the disk
+    # Their share of the pass: the sampler's network passes and steps, and the decoder; no text encoder, no disk
+    seconds: float
 
 
 def generate(
@@ -37,34 +38,59 @@ def generate(
     seed: int,
     batch: int,
     label: str,
+    rows: range | None = None,
+    fill: bool = False,
+    quiet: bool = False,
 ) -> Iterator[Drawn]:
-    """One picture for each caption, batch by batch, under a progress bar named `label`.
+    """One picture for each caption, or for those of `rows`, batch by batch, under a progress bar unless `quiet`.
 
+    With `fill` the networks see exactly `batch` pictures every time, copies of the last one filling the last batch:
+    the last bits of a picture depend on how many are drawn at once, and uint8 shows a few of them.
     Raises `SlamError` when latents are not finite or a picture is blank: no metric can be trusted after that.
     """
-    device, dtype = model.unet.device, model.unet.dtype
+    rows = range(len(captions)) if rows is None else rows
     with torch.inference_mode():
         null_context = model.embed([""])
-    for rows in batches(len(captions), batch, label):
-        with torch.inference_mode():
-            own = streams(seed, range(rows.start, rows.stop))
-            first = draw(own, model.latent_shape).to(device)
-            context = model.embed(captions[rows])
-            begin = clock(device)
-            latents = sample(
-                model,
-                context,
-                null_context,
-                first,
-                sampler=sampler,
-                steps=steps,
-                guidance=guidance,
-                generator=own,
-            )
-            pictures = model.decode(latents.to(dtype))
-            seconds = clock(device) - begin
-        refuse_broken(latents, pictures, rows.start, label)
-        yield Drawn(rows, pictures.cpu(), seconds)
+    for part in batches(len(rows), batch, label, quiet):
+        own = rows[part]
+        indices = [*own, *[own[-1]] * (batch - len(own) if fill else 0)]
+        latents, pictures, seconds = paint(
+            model, [captions[i] for i in indices], indices, null_context, sampler, steps, guidance, seed
+        )
+        refuse_broken(latents[: len(own)], pictures[: len(own)], own.start, label)
+        yield Drawn(slice(own.start, own.stop), pictures[: len(own)].cpu(), seconds * len(own) / len(indices))
+
+
+@torch.inference_mode()
+def paint(
+    model: LatentDiffusion,
+    captions: Sequence[str],
+    indices: Sequence[int],
+    null_context: Tensor,
+    sampler: str,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> tuple[Tensor, Tensor, float]:
+    """The pictures `indices` of `seed`, one for each of `captions`: latents [B, C, h, w], pictures uint8 [B, 3, H, W],
+    both on the model's device, and the seconds that the network passes and steps and the decoder took."""
+    device, dtype = model.unet.device, model.unet.dtype
+    own = streams(seed, indices)
+    first = draw(own, model.latent_shape).to(device)
+    context = model.embed(captions)
+    begin = clock(device)
+    latents = sample(
+        model,
+        context,
+        null_context,
+        first,
+        sampler=sampler,
+        steps=steps,
+        guidance=guidance,
+        generator=own,
+    )
+    pictures = model.decode(latents.to(dtype))
+    return latents, pictures, clock(device) - begin
 
 
 def streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:

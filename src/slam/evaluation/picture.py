@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from slam.evaluation.report import NAMES
+from slam.evaluation.report import title
 from slam.files import whole_file
 
 CELL = 96  # least pixels a side of a picture
@@ -33,10 +33,10 @@ def draw_samples(columns: Sequence[tuple[dict, np.ndarray]], captions: Sequence[
     canvas = Image.new("RGB", (right + GAP, HEAD + len(captions) * (side + GAP)), "white")
     ink = ImageDraw.Draw(canvas)
     large, small = ImageFont.load_default(16), ImageFont.load_default(14)
-    for title, members in groupby(range(len(columns)), key=lambda i: head(columns[i][0])):
+    for name, members in groupby(range(len(columns)), key=lambda i: head(columns[i][0])):
         members = list(members)
         middle = (lefts[members[0]] + lefts[members[-1]] + side) / 2
-        ink.text((middle, 14), title, "black", large, anchor="mm")
+        ink.text((middle, 14), name, "black", large, anchor="mm")
         for i in members:
             steps = columns[i][0]["steps"]
             ink.text((lefts[i] + side / 2, 38), f"{steps} step{'s' * (steps > 1)}", "dimgray", small, anchor="mm")
@@ -63,16 +63,13 @@ def places(columns: Sequence[tuple[dict, np.ndarray]], side: int) -> tuple[list[
     """The left edge of every column, and the right edge of the last."""
     lefts, x, last = [], CAPTION - GROUP_GAP, None
     for record, _ in columns:
-        title = head(record)
-        x += GAP if title == last else GROUP_GAP
+        name = head(record)
+        x += GAP if name == last else GROUP_GAP
         lefts.append(x)
-        x, last = x + side, title
+        x, last = x + side, name
     return lefts, x
 
 
 def head(record: dict) -> str:
     """What stands over a group of columns: the teacher at many steps, a training-free sampler, or the student."""
-    name = NAMES[record["sampler"]]
-    if record["model"] == "student":
-        return "student"
-    return f"teacher, {name}" if record["steps"] >= 20 else name
+    return f"teacher, {title(record)}" if record["model"] == "teacher" and record["steps"] >= 20 else title(record)

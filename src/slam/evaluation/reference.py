@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,12 +18,13 @@ MADE_BY = "slam source"
 
 @dataclass(frozen=True)
 class Reference:
-    captions: list[str]  # one for each of the first N pictures
-    images: list[Path]  # every picture of the set, N at least, in the order of their ids
+    captions: list[str]  # of each picture to draw; the first `each` are of the first image, and so on
+    images: list[Path]  # every picture of the set in the order of their ids, the captioned ones first
+    each: int = 1  # pictures to draw for a caption
 
-    def pictures(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3], each of its own size. Raises `SlamError` naming a file that is no picture."""
-        for path in self.images[start:stop]:
+    def read(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        """These images, uint8 [H, W, 3], each of its own size. Raises `SlamError` naming one that is broken."""
+        for path in (self.images[index] for index in indices):
             try:
                 with Image.open(path) as image:
                     yield np.asarray(image.convert("RGB"))
@@ -33,18 +34,29 @@ class Reference:
                 ) from None
 
     def sha256(self) -> str:
-        """Of the captions and of every picture's bytes."""
+        """Of captions and pictures together."""
         digest = sha256("\n".join(self.captions).encode())
         for path in self.images:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
+    def captions_sha256(self) -> str:
+        return sha256("\n".join(self.captions).encode()).hexdigest()
 
-def load_reference(evaluation: Path, samples: int) -> Reference:
-    """The set that `evaluation/index.json` names: the first caption of each of the first `samples` pictures by id.
+    def pictures_sha256(self) -> str:
+        """Of every picture's bytes."""
+        digest = sha256()
+        for path in self.images:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def load_reference(evaluation: Path, samples: int, each: int = 1, matched: bool = False) -> Reference:
+    """The set that `evaluation/index.json` names: the first caption of each of the first images by id, `each` times.
 
     "First" is the caption with the lowest annotation id; the order of files and of JSON entries plays no part.
-    Raises `SlamError` when there are fewer captioned pictures than `samples`, or a picture is missing.
+    `matched` leaves out the images whose captions are not drawn. Raises `SlamError` when there are too few captioned
+    pictures for `samples`, a caption is of an image that is not listed, or a picture is missing.
     """
     index = read_json(evaluation / "index.json", MADE_BY)
     if "captions" not in index:
@@ -64,14 +76,21 @@ def load_reference(evaluation: Path, samples: int) -> Reference:
             f"{captions}: expected COCO captions (images: id, file_name; annotations: id, image_id, caption),"
             f" found none of {error}"
         ) from None
-    captioned = sorted(images.keys() & first.keys())
-    if len(captioned) < samples:
+    if strange := sorted(first.keys() - images.keys(), key=str):
         raise SlamError(
-            f"{captions}: expected evaluate.samples = {samples} captioned pictures, found {len(captioned)};"
-            " lower evaluate.samples or give more captions"
+            f"{captions}: expected captions of its own images, found one of image {strange[0]}: get it whole"
         )
-    order = captioned + sorted(images.keys() - first.keys())
+    prompts, captioned = samples // each, sorted(first)
+    if len(captioned) < prompts:
+        raise SlamError(
+            f"{captions}: expected {prompts} captioned pictures for evaluate.samples = {samples}, found"
+            f" {len(captioned)} of {len(images)}; give more captions, or draw fewer pictures under the protocol `own`"
+        )
+    order = captioned[:prompts] if matched else captioned + sorted(images.keys() - first.keys())
     missing = [images[id] for id in order if not images[id].is_file()]
     if missing:
-        raise SlamError(f"{missing[0]} and {len(missing) - 1} more of {captions} do not exist; run `{MADE_BY}` again")
-    return Reference([first[id] for id in captioned[:samples]], [images[id] for id in order])
+        raise SlamError(
+            f"{missing[0]} and {len(missing) - 1} more pictures of {captions} do not exist: source.images must be the"
+            f" folder that holds them; then run `{MADE_BY}` again"
+        )
+    return Reference([first[id] for id in captioned[:prompts] for _ in range(each)], [images[id] for id in order], each)

@@ -19,32 +19,71 @@ NAMES = {
     "lcm": "LCM",
     "reconstruction": "autoencoder",
 }
-HEADS = ("model", "sampler", "steps", "guidance", "FID", "CLIP score", "faithful", "captions right", "ms each")
+SETTINGS = ("model", "sampler", "steps", "guidance")
+# Column -> key of the record, factor, digits, unit
+METRICS = {
+    "FID": ("fid", 1, 2, ""),
+    "KID x1000": ("kid", 1000, 1, ""),
+    "precision": ("precision", 100, 1, "%"),
+    "recall": ("recall", 100, 1, "%"),
+    "CLIP score": ("clip_score", 1, 1, ""),
+    "faithful": ("faithfulness", 100, 1, "%"),
+    "captions right": ("captions_right", 100, 1, "%"),
+    "ms each": ("seconds_per_image", 1000, 1, ""),
+}
+NARROW = ("FID", "CLIP score", "faithful", "captions right", "ms each")  # what 80 columns have room for
+SMALL = 10_000  # pictures; the bias of FID under them is more than most differences that people report
 
 
-def cells(record: dict) -> tuple[str, ...]:
-    """One record as text, in the order of HEADS."""
-    return (
+def cells(record: dict, columns: Sequence[str] = tuple(METRICS), spread: bool = True) -> tuple[str, ...]:
+    """One record as text: its settings, then `columns` of METRICS, with half the width of the 95% interval."""
+    settings = (
         record["model"],
         NAMES[record["sampler"]],
         str(record["steps"] or "-"),
         f"{record['guidance']:g}" if record["steps"] else "-",
-        f"{record['fid']:.2f}",
-        f"{record['clip_score']:.1f}",
-        _percent(record["faithfulness"]),
-        _percent(record.get("captions_right")),
-        f"{1000 * record['seconds_per_image']:.1f}",
     )
+    return settings + tuple(_cell(record, *METRICS[column], spread) for column in columns)
 
 
 def caption(records: Sequence[dict]) -> str:
+    """What the numbers are of; of two protocols, that they are not to be compared."""
     first = records[0]
-    return f"{first['n']} pictures a row, seed {first['seed']}, protocol {first['protocol']}"
+    if len({record["protocol_hash"] for record in records}) > 1:
+        return "NOT COMPARABLE: these rows were measured under different protocols or inputs; see the protocol of each"
+    return f"{first['n']} pictures a row, seed {first['seed']}, protocol {_protocol(first)}"
+
+
+def notes(records: Sequence[dict]) -> list[str]:
+    """What a reader has to know: of intervals, of the bias of FID at few pictures, of the time."""
+    said = []
+    if any(record.get("fid_interval") for record in records):
+        said.append(
+            "±: half of a 95% interval, from resampling the pictures of a row (seeds of training not included)."
+        )
+    few = [record for record in records if record["n"] < SMALL]
+    if few:
+        bias = [r["fid"] - r["fid_infinity"] for r in few if r.get("fid_infinity") is not None]
+        by = f": here by about {min(bias):.2f} to {max(bias):.2f} (FID-infinity)" if bias else ""
+        said.append(f"FID of fewer than {SMALL:,} pictures is too high{by}; compare it only at the same number.")
+    timing = records[0].get("timing")
+    if timing:
+        said.append(
+            f"ms each: {timing['method']}; blocks of {timing['block']}, {timing['processes']} process(es) of"
+            f" {timing['threads']} thread(s), {records[0]['inputs']['device']}."
+        )
+    return said
 
 
 def markdown(records: Sequence[dict]) -> str:
-    lines = [HEADS, ("---", "---") + ("---:",) * (len(HEADS) - 2), *(cells(record) for record in records)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{caption(records)}.\n"
+    mixed = len({record["protocol_hash"] for record in records}) > 1
+    columns = [name for name, (key, *_) in METRICS.items() if any(r.get(key) is not None for r in records)]
+    heads = [*SETTINGS, *columns, *(["protocol"] if mixed else [])]
+    lines = [heads, ["---", "---"] + ["---:"] * (len(heads) - 2)]
+    lines += [[*cells(record, columns), *([_protocol(record)] if mixed else [])] for record in records]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    text = "".join(f"\n{line}\n" for line in (f"{caption(records)}.", *notes(records)))
+    return table + text + _worst(records)
 
 
 def write_table(records: Sequence[dict], path: Path) -> None:
@@ -55,17 +94,44 @@ def write_table(records: Sequence[dict], path: Path) -> None:
 def print_table(records: Sequence[dict], console: Console | None = None) -> None:
     """At most 80 columns wide. The rows of one model and sampler stand together; the student's are bold."""
     table = Table(caption=caption(records), box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, head in enumerate(HEADS):
+    for index, head in enumerate((*SETTINGS, *NARROW)):
         table.add_column(head.replace(" ", "\n"), justify="left" if index < 2 else "right")
     for record, following in zip(records, [*records[1:], None], strict=True):
         ends = following is None or _group(record) != _group(following)
-        table.add_row(*cells(record), end_section=ends, style="bold" if record["model"] == "student" else None)
+        bold = "bold" if record["model"] == "student" else None
+        table.add_row(*cells(record, NARROW, spread=False), end_section=ends, style=bold)
     (console or Console()).print(table)
+
+
+def title(record: dict) -> str:
+    """What stands over a group of columns, or names a line: a student by its model, the rest by the sampler."""
+    if record["model"] in ("student", "champion"):
+        return record["model"]
+    return NAMES[record["sampler"]]
 
 
 def _group(record: dict) -> tuple:
     return record["model"], record["sampler"], record["model"] == "teacher" and record["steps"] >= 20
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}%"
+def _cell(record: dict, key: str, factor: float, digits: int, unit: str, spread: bool) -> str:
+    value, ends = record.get(key), record.get(f"{key}_interval")
+    if value is None:
+        return "-"
+    half = f" ± {factor * (ends[1] - ends[0]) / 2:.{digits}f}" if spread and ends else ""
+    return f"{factor * value:.{digits}f}{half}{unit}"
+
+
+def _protocol(record: dict) -> str:
+    version = f" v{record['protocol_version']}" if "protocol_version" in record else ""
+    return f"{record['protocol']}{version} ({record['protocol_hash'][:8]})"
+
+
+def _worst(records: Sequence[dict]) -> str:
+    """The prompts that the student's last row draws worst."""
+    rows = [record for record in records if record.get("worst") and record["steps"]]
+    if not rows:
+        return ""
+    row = next((record for record in reversed(rows) if record["model"] == "student"), rows[0])
+    lines = [f"* {entry['clip_score']:.1f}: {entry['caption']}\n" for entry in row["worst"]]
+    return f"\nWorst prompts by CLIP score, {row['model']}, {row['steps']} steps:\n\n{''.join(lines)}"

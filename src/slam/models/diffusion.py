@@ -38,6 +38,7 @@ class LatentDiffusion:
     tokenizer: Any = None
     unet: Any = None
     scheduler: Any = None  # only its config is used: betas, prediction type
+    few_step: bool = False  # the folder's own scheduler is LCM's: it was distilled
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Token ids int64 [B, L], padded and cut to the length that the text encoder takes."""
@@ -98,11 +99,14 @@ def load(
             raise SlamError(
                 f"{name} is not a whole diffusers folder: expected {', '.join(parts)}, found no {', '.join(missing)}"
             )
-    loaded = {}
+    loaded: dict[str, Any] = {}
     for part in parts:
         kwargs = {} if part in ("tokenizer", "scheduler") else {"torch_dtype": dtype}
         try:
             model = PARTS[part].from_pretrained(name, subfolder=part, **kwargs)
+            if part == "scheduler":
+                own = PARTS[part].load_config(name, subfolder=part)
+                loaded["few_step"] = own.get("_class_name") == "LCMScheduler"
         except (OSError, ValueError) as error:
             where = f"{name}/{part} cannot be read" if local else f"{name!r} is no folder here, nor a reachable hub id"
             raise SlamError(f"{where}: {str(error).splitlines()[0]}") from None
