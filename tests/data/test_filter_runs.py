@@ -32,7 +32,7 @@ def fatal(function, when):
 name = sys.argv[1]
 stage.sift = fatal(stage.sift, lambda task: name == "shard" and task.number == 2)
 stage.write_lists = fatal(stage.write_lists, lambda *given: name == "lists")
-stage.histograms.draw = fatal(stage.histograms.draw, lambda *given: name == "picture")
+stage.drawn = fatal(stage.drawn, lambda *given: name == "picture")
 stage.filter_stage(FILTER, Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
@@ -74,7 +74,7 @@ def test_what_another_configuration_left_is_not_taken_up(drawn, tmp_path, monkey
 
 @pytest.mark.parametrize(
     "most", [20_000, pytest.param(40_000, marks=pytest.mark.slow)]
-)  # bytes of a file: # Bytes of a file: too few for the first page, for the picture, which comes last
+)  # bytes of a file: too few for the first page, for the picture, which comes last
 def test_a_full_disk_is_told_and_what_was_there_stays_and_the_next_run_goes_on(drawn, filtered, tmp_path, most):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.parquet").write_text("of an earlier run")

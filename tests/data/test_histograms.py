@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from slam.config_data import Limits
-from slam.data.filter import histograms
+from slam.data.filter import histograms, picture
 from slam.data.filter.limits import LIMITS, values
 from slam.data.records import RECORD
 
@@ -67,7 +67,7 @@ def test_shards_add_up_to_the_whole():
 def test_the_same_counts_draw_the_same_picture_and_other_cuts_another(tmp_path):
     found = counted(rows(5))
     for name, limits in (("a", CHOSEN), ("b", CHOSEN), ("c", Limits())):
-        histograms.draw(found, limits, tmp_path / name)
+        picture.draw(found, limits, tmp_path / name)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b != c and a.startswith(b"\x89PNG")
 

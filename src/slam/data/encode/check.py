@@ -14,9 +14,8 @@ from slam.config import Filter
 from slam.data.encode.plan import Job
 from slam.data.encode.progress import SAMPLES, SHARDS, statistics, totals
 from slam.data.validation import pages
-from slam.data.validation.expectations import Outcome, check, describe
 from slam.data.validation.further import further
-from slam.data.validation.suites import SUITES, Suite
+from slam.data.validation.suites import SUITES, Outcome, Suite
 from slam.errors import SlamError
 
 SHOWN = 10  # failed expectations in an error
@@ -36,6 +35,8 @@ def validate(
 
     Raises `SlamError` naming the samples that are not as expected.
     """
+    from slam.data.validation.expectations import check, describe  # in the one process that checks
+
     expected = suites(config)
     outcomes: dict[str, tuple[str, Outcome]] = {}
     table = []

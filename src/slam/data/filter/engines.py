@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import forkserver
 from typing import Any
 
 from slam.errors import SlamError
 
+Job = Callable[[], Any]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
@@ -26,8 +28,14 @@ def serial(processes: int, scheduler: str | None) -> Iterator[Map]:
 
 @contextmanager
 def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
-    """Fresh processes: a fork would inherit the threads of Arrow and DuckDB without their running."""
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    """Forks of a fresh process: of this one they would inherit the threads of Arrow and DuckDB without their running.
+
+    It imports Great Expectations, which takes seconds, once for all of them, and while this process goes on.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "slam.data.filter.sift", "slam.data.validation.expectations"])
+    forkserver.ensure_running()
+    pool = ProcessPoolExecutor(processes, context)
 
     def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         try:
@@ -72,6 +80,16 @@ def _environment_kept() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def together(run: Map, jobs: dict[str, Job]) -> dict[str, Any]:
+    """What each of the jobs returns, under its name."""
+    found = dict(run(_named, jobs.items()))
+    return {name: found[name] for name in jobs}
+
+
+def _named(job: tuple[str, Job]) -> tuple[str, Any]:
+    return job[0], job[1]()
 
 
 ENGINES: dict[str, Callable[[int, str | None], AbstractContextManager[Map]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,32 +20,31 @@ MANIFEST = pa.schema(
     + [("url", pa.string())]
 )
 REJECTED = pa.schema([("shard", pa.int32()), ("key", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-PIECE = 2**19  # rows of the manifest that are written and validated at a time
+PIECE = 2**19  # rows of the manifest that are written, and validated, at a time: a row group
 
 
 def write_lists(
     folder: Path,
     shards: Iterable[tuple[Path, Path, pa.Table]],
     held_out: tuple[int, int] | None,
-    check: Callable[[pa.Table, str], None],
-) -> tuple[int, int]:
-    """Write both into `folder`, in the order of (shard, key); returns how many rows each has.
+) -> tuple[list[int], int]:
+    """Write both into `folder`, in the order of (shard, key); returns the rows of each row group of the manifest, which
+    are PIECE at most, and how many are rejected.
 
     `shards`: for each, its passed.parquet, its rejected.parquet and which of the passed rows go (row, reason, detail).
     Rows with an identity up to `held_out` are kept from training: a picture's own hash decides, so the same picture
-    stays on its side when data is added, under whatever key. `check` is called with each piece and its name.
+    stays on its side when data is added, under whatever key.
     """
     with ExitStack() as stack:
         kept, gone = (
             stack.enter_context(_writer(stack.enter_context(whole_file(folder / name)), schema))
             for name, schema in (("manifest.parquet", MANIFEST), ("rejected.parquet", REJECTED))
         )
-        survivors = 0
+        sizes = []
         for piece in _pieces(_survivors(shards, held_out, gone)):
-            check(piece, f"manifest-{survivors:09d}")
             kept.write_table(piece)
-            survivors += len(piece)
-    return survivors, pq.read_metadata(folder / "rejected.parquet").num_rows
+            sizes.append(len(piece))
+    return sizes, pq.read_metadata(folder / "rejected.parquet").num_rows
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -23,7 +23,6 @@ from slam.data.filter.limits import REASONS, STAYS, aspect, rejected, values, ve
 from slam.data.filter.repeats import SHARD
 from slam.data.records import SUCCESS, Shard, read_records
 from slam.data.scores import with_scores
-from slam.data.validation.expectations import check
 from slam.data.validation.suites import Suite
 from slam.files import whole_file, write_json
 
@@ -51,6 +50,8 @@ def part(parts: Path, number: int, what: str) -> Path:
 
 def sift(task: Task) -> dict[str, Any]:
     """Write the shard's parts; returns what its JSON holds."""
+    from slam.data.validation.expectations import check
+
     number, shard, config, suite, parts, scores = task
     rows = read_records(shard, phash=compares(config))
     if scores:

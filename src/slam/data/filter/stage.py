@@ -11,23 +11,26 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from slam.config import Filter
 from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
-from slam.data.filter.engines import ENGINES, Map
+from slam.data.filter.engines import ENGINES, Job, Map, together
+from slam.data.filter.jobs import Check, checked, described, drawn
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.data.records import RECORD, Shard, read_raw
 from slam.data.validation import pages
-from slam.data.validation.expectations import Outcome, check, describe
 from slam.data.validation.further import further
-from slam.data.validation.suites import SUITES, Suite
+from slam.data.validation.suites import SUITES, Outcome, Suite
 from slam.errors import SlamError
 from slam.files import read_json, resumable_folder, whole_folder, write_json
 from slam.launch import cores
@@ -53,19 +56,24 @@ def filter_stage(
     when an expectation fails, too few rows survive or the disk is full: `out` then stays as it was. In the first two
     cases the documents lie in a folder beside it whose name ends in `-failed`.
     """
-    source = read_raw(raw).shards
+    source, scores = read_raw(raw.absolute()).shards, scores and scores.absolute()  # a worker may stand elsewhere
     added = further(config.expectations, {"rows": (*RECORD.names, "aspect"), "manifest": MANIFEST.names})
     suites = {name: SUITES[name](config) + added.get(name, []) for name in ("rows", "shards", "manifest")}
     listed = lists.removal(config.removal)
     failed = out.with_name(f"{out.name}-failed")
-    with _room(out), resumable_folder(out, _fingerprint(source, config, suites, scores)) as folder:
+    workers = ENGINES[engine or _engine(source)](processes or cores(), scheduler)
+    with (
+        _room(out),
+        workers as run,
+        resumable_folder(out.absolute(), _fingerprint(source, config, suites, scores)) as folder,
+    ):
         parts = folder / "parts"
         parts.mkdir(exist_ok=True)
         tasks = [Task(number, shard, config, suites["rows"], parts, scores) for number, shard in enumerate(source)]
-        facts = _sift_all(tasks, ENGINES[engine or _engine(source)](processes or cores(), scheduler))
-        outcomes = {"all-shards": ("shards", _check_shards(facts, folder, suites["shards"]))}
-        problems = [p for fact in facts for p in fact["problems"]] + outcomes["all-shards"][1].problems
-        counts = total(facts, {})
+        facts = _sift_all(tasks, run)
+        of_shards = together(run, {"all-shards": _check_shards(facts, folder, suites["shards"])})
+        problems = [p for fact in facts for p in fact["problems"]] + _problems(of_shards)
+        counts, checks = total(facts, {}), {}
         if not problems:
             shown = lists.evaluation(config.decontaminate)
             with repeats.database(folder, [part(parts, task.number, PASSED) for task in tasks]) as db:
@@ -73,15 +81,16 @@ def filter_stage(
                 counts = total(facts, repeats.counted(db))
                 problems = shortage(counts, config)
                 if not problems:
-                    pieces = _write_lists(folder, tasks, db, config, suites["manifest"], counts)
-                    outcomes |= {name: ("manifest", outcome) for name, outcome in pieces.items()}
-                    problems = [problem for outcome in pieces.values() for problem in outcome.problems]
+                    sizes = _write_lists(folder, tasks, db, config, counts)
+                    checks = _check_manifest(folder, sizes, suites["manifest"])
         write_json(folder / "counts.json", counts)
         spread = histograms.total([fact["histograms"] for fact in facts])
-        histograms.draw(spread, config.limits, folder / "histograms.png")
-        pages.write(
-            folder / "docs", _tables(tasks, facts, outcomes), _described(suites), counts, problems, _notes(facts)
-        )
+        draw = partial(drawn, spread, config.limits, folder / "histograms.png")
+        found = together(run, {"picture": draw, "suites": partial(described, suites), **checks})
+        of_pieces = {name: found[name] for name in checks}
+        problems += _problems(of_pieces)
+        tables = _tables(tasks, facts, {"shards": of_shards, "manifest": of_pieces})
+        pages.write(folder / "docs", tables, found["suites"], counts, problems, _notes(facts))
         if problems:
             with whole_folder(failed) as kept:
                 for name in ("docs", "counts.json", "histograms.png"):
@@ -124,61 +133,63 @@ def _room(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _sift_all(tasks: list[Task], engine: AbstractContextManager[Map]) -> list[dict[str, Any]]:
-    """What is found in each shard, of those that are not done already by `engine`."""
+def _sift_all(tasks: list[Task], run: Map) -> list[dict[str, Any]]:
+    """What is found in each shard, of those that are not done already by `run`."""
     notes = {task.number: part(task.parts, task.number, FACTS) for task in tasks}
     done = {number: read_json(note, "slam filter") for number, note in notes.items() if note.is_file()}
     left = [task for task in tasks if task.number not in done]
     with progress(label="filter", total=len(tasks), initial=len(done)) as bar:
-        if left:
-            with engine as run:
-                for facts in run(sift, left):
-                    done[facts["number"]] = facts
-                    bar.update()
+        for facts in run(sift, left):
+            done[facts["number"]] = facts
+            bar.update()
     return [done[task.number] for task in tasks]
 
 
-def _check_shards(facts: list[dict[str, Any]], folder: Path, suite: Suite) -> Outcome:
+def _check_shards(facts: list[dict[str, Any]], folder: Path, suite: Suite) -> Job:
     shared = {}
     if close := overlapping([fact["keys"] for fact in facts]):
         files = [part(folder / "parts", number, what) for number in close for what in (PASSED, REJECTED)]
         with repeats.database(folder, files) as db:
             shared = repeats.shared_keys(db)
     table = [fact["conservation"] | {"keys of another shard": shared.get(fact["number"], NONE)} for fact in facts]
-    return check("shards", suite, "all-shards", pa.Table.from_pylist(table, SHARDS), "shard")
+    file = folder / "parts" / "shards.parquet"
+    pq.write_table(pa.Table.from_pylist(table, SHARDS), file)
+    return partial(checked, Check("all-shards", "shards", suite, file, 0, "shard"))
 
 
-def _write_lists(
-    folder: Path, tasks: list[Task], db: repeats.Database, config: Filter, suite: Suite, counts: dict
-) -> dict[str, Outcome]:
-    """manifest.parquet and rejected.parquet; how each piece of the manifest was found."""
-    outcomes: dict[str, Outcome] = {}
+def _check_manifest(folder: Path, sizes: list[int], suite: Suite) -> dict[str, Job]:
+    """A job for each piece of the manifest, of those sizes."""
+    file = folder / "manifest.parquet"
+    names = [f"manifest-{first:09d}" for first in accumulate(sizes[:-1], initial=0)]
+    pieces = [Check(name, "manifest", suite, file, group, "key") for group, name in enumerate(names)]
+    return {piece.asset: partial(checked, piece) for piece in pieces}
 
-    def check_piece(piece: pa.Table, name: str) -> None:
-        outcomes[name] = check("manifest", suite, name, piece, "key")
 
+def _problems(outcomes: dict[str, Outcome]) -> list[str]:
+    return [problem for outcome in outcomes.values() for problem in outcome.problems]
+
+
+def _write_lists(folder: Path, tasks: list[Task], db: repeats.Database, config: Filter, counts: dict) -> list[int]:
+    """manifest.parquet and rejected.parquet; the rows of each row group of the first."""
     repeats.name_firsts(db)
     shards = (
         (part(task.parts, task.number, PASSED), part(task.parts, task.number, REJECTED), repeats.gone(db, task.number))
         for task in tasks
     )
-    written = write_lists(folder, shards, repeats.last_held_out(db, config.validation), check_piece)
-    assert written == (counts["survivors"], sum(counts["rejected"].values())), "the lists hold what was counted"
-    return outcomes
+    sizes, gone = write_lists(folder, shards, repeats.last_held_out(db, config.validation))
+    assert (sum(sizes), gone) == (counts["survivors"], sum(counts["rejected"].values())), "the lists hold the counted"
+    return sizes
 
 
 def _tables(
-    tasks: list[Task], facts: list[dict[str, Any]], outcomes: dict[str, tuple[str, Outcome]]
+    tasks: list[Task], facts: list[dict[str, Any]], outcomes: dict[str, dict[str, Outcome]]
 ) -> Iterator[pages.Table]:
     for task, fact in zip(tasks, facts, strict=True):
         html = part(task.parts, task.number, PAGE).read_text(encoding="utf-8")
         yield pages.Table(task.shard.name, "rows", not fact["problems"], html)
-    for name, (suite, outcome) in outcomes.items():
-        yield pages.Table(name, suite, not outcome.problems, outcome.page)
-
-
-def _described(suites: dict[str, Suite]) -> dict[str, str]:
-    return {name: describe(name, suite) for name, suite in suites.items()}
+    for suite, found in outcomes.items():
+        for name, outcome in found.items():
+            yield pages.Table(name, suite, not outcome.problems, outcome.page)
 
 
 def _notes(facts: list[dict[str, Any]]) -> list[str]:

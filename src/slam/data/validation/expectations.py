@@ -3,6 +3,8 @@
 A suite is plain data, a list of `{"type": "expect_…", "kwargs": {…}, "notes": "what to do"}`, as a user's file holds
 them too. Each table is an asset and a validation of its own: several batches on one asset collapse to one result in a
 checkpoint, and a bad shard then passes.
+
+Importing it takes two seconds and 250 MB. So who does not always validate imports it inside a function.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read by the import below
+gc.disable()  # all that the import makes stays: to look through it for garbage, then and at each check, costs a third
 
 import great_expectations as gx  # noqa: E402
 import great_expectations.expectations as gxe  # noqa: E402
@@ -26,19 +29,12 @@ from great_expectations.render.renderer import (  # noqa: E402
 from great_expectations.render.view import DefaultJinjaPageView  # noqa: E402
 from pydantic.v1 import ValidationError  # noqa: E402
 
-from slam.data.validation.suites import HAD, Suite  # noqa: E402
+from slam.data.validation.suites import HAD, Outcome, Suite  # noqa: E402
 from slam.errors import SlamError  # noqa: E402
 
 BIG = 2**23  # bytes of a table that is not left to Python's garbage collection, which takes a tenth of a second
 EXAMPLES = 5  # values shown in the documents and in an error
 NAMED = ("column", "column_A", "column_B", "column_list", "column_set")  # the arguments that name columns
-
-
-class Outcome(NamedTuple):
-    """Of one validation."""
-
-    problems: list[str]  # a sentence for each expectation that failed
-    page: str  # HTML
 
 
 def check(name: str, suite: Suite, asset: str, table: pa.Table, index: str) -> Outcome:

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from slam.data.validation.expectations import describe, named_columns
 from slam.data.validation.suites import SUITES, Suite
 from slam.errors import SlamError
 
@@ -44,6 +43,8 @@ def further(file: str | Path | None, columns: Mapping[str, Collection[str]]) -> 
 
 
 def _check(entry: Any, where: str, suite: str, columns: Collection[str]) -> None:
+    from slam.data.validation.expectations import describe, named_columns
+
     if (
         not isinstance(entry, dict)
         or not {"type", "kwargs"} <= entry.keys() <= KEYS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam.config import Filter
 from slam.data.filter.conservation import NONE
@@ -17,6 +17,13 @@ SAMPLE = {"mean": (-3.0, 3.0), "std": (0.005, 5.0), "spread": (0.0, 1.0)}
 SET = {"mean": (-1.0, 1.0), "variance": (0.25, 4.0)}
 
 Suite = list[dict[str, Any]]
+
+
+class Outcome(NamedTuple):
+    """Of one validation."""
+
+    problems: list[str]  # a sentence for each expectation that failed
+    page: str  # HTML
 
 
 def _of(type_: str, notes: str = "", **kwargs: Any) -> dict[str, Any]:
