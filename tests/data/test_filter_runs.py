@@ -5,8 +5,10 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -98,6 +100,21 @@ def test_two_workers_make_the_same_bytes_as_one(engine, drawn, filtered, tmp_pat
     filter_stage(FILTER, drawn / "raw", tmp_path / "out", engine=engine, processes=2)
     assert contents(tmp_path / "out") == contents(filtered)
     assert dict(os.environ) == before
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_stage_that_was_killed(drawn, tmp_path):
+    code = "from slam.data.filter.stage import *; from tests.data.conftest import FILTER; import sys; "
+    code += "filter_stage(FILTER, Path(sys.argv[1]), Path(sys.argv[2]), engine='processes', processes=2)"
+    main = psutil.Popen([sys.executable, "-c", code, str(drawn / "raw"), str(tmp_path / "out")])
+    while not list(tmp_path.rglob("*.passed.parquet")):
+        assert main.poll() is None
+        time.sleep(0.05)
+    tree = main.children(recursive=True)
+    assert len(tree) >= 3  # the one that is forked, and its forks
+    main.kill()
+    main.wait()
+    assert psutil.wait_procs(tree, timeout=30)[1] == []
 
 
 @pytest.mark.slow

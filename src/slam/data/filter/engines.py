@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,7 @@ def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "slam.data.filter.sift", "slam.data.validation.expectations"])
     forkserver.ensure_running()
-    pool = ProcessPoolExecutor(processes, context)
+    pool = ProcessPoolExecutor(processes, context, _end_with_parent)
 
     def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         try:
@@ -51,6 +52,16 @@ def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
         yield run
     finally:  # after an error or Ctrl-C, what has not begun is not begun
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever, and hold its memory."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
