@@ -116,9 +116,13 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="set a run of another configuration aside")] = False,
 ) -> None:
     """Stage 4: distil (Algorithm 1). The same command again goes on from the newest checkpoint."""
+    from slam.registry.feed import feeding
     from slam.training.stage import train_stage
 
-    _report("train", train_stage(_load(profile), paths.LATENTS, paths.TRAIN, restart))
+    chosen = _load(profile)
+    with feeding(paths.TRAIN):
+        result = train_stage(chosen, paths.LATENTS, paths.TRAIN, restart)
+    _report("train", result)
 
 
 @app.command()

@@ -12,9 +12,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from slam import paths
 from slam.config import Profile
+from slam.registry.mirror import drain
 from slam.registry.record import fingerprint, locked
 from slam.registry.track import NAME, connect, log_inputs_and_results
 
+TRAINED_BY = "slam.training_run"  # tag of a version's run: the run of its training, which slam/registry/mirror.py feeds
 PYFUNC = Path("mlflow/pyfunc.py")
 PARAMS = (("steps", "integer", 4), ("seed", "integer", 0), ("guidance", "double", 1.0))
 SIGNATURE = ModelSignature(
@@ -39,6 +41,8 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
             return str(known[0].version)
         with mlflow.start_run(run_name=f"{profile_name} {mark[:8]}") as run, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*input example")  # MLflow would draw it here; the gate draws anyway
+            if trained := drain(root / paths.TRAIN, root):
+                client.set_tag(run.info.run_id, TRAINED_BY, trained)
             log_inputs_and_results(client, run, profile_name, profile.model_dump(), root)
             model = mlflow.pyfunc.log_model(
                 name="student",

@@ -96,9 +96,13 @@ def evaluation(path: Path) -> list[Metric]:
 
 def curves(path: Path) -> list[Metric]:
     """The training journal, one JSON object a line with `step` and `time`, as `train/loss` and the like."""
+    return [metric for line in read_journal(path) for metric in step_metrics(line)]
+
+
+def step_metrics(line: dict) -> list[Metric]:
+    """Of one line of the journal: each of its numbers at the line's step and time."""
     return [
         Metric(f"train/{key}", value, int(line["time"] * 1000), line["step"])
-        for line in read_journal(path)
         for key, value in line.items()
         if key not in ("step", "time") and value is not None
     ]
