@@ -11,7 +11,7 @@ SOURCE = REPOSITORY / "src" / "slam"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each may import what stands before it, and itself.
-LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli"]
+LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli_models", "cli"]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
 BASE = (
     "__init__",

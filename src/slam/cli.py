@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from slam import config, paths
+from slam import cli_models, config, paths
+from slam.cli_models import local_folder
 from slam.errors import SlamError
 
 app = typer.Typer(
@@ -167,7 +168,7 @@ def evaluate(
     if model is None:
         if out:
             raise SlamError("--out is of --model alone: the stage writes to reports/")
-        beside = champion and Path(_local(champion))
+        beside = champion and Path(local_folder(champion))
         places = paths.STUDENT, paths.EVALUATION, paths.METRICS.parent
         _report("evaluate", evaluate_stage(chosen.evaluate, chosen.teacher, *places, beside))
         return
@@ -176,39 +177,8 @@ def evaluate(
     from slam.evaluation.report import print_table
 
     out = out or paths.METRICS.parent / re.sub(r"[^\w.-]+", "-", model).strip("-.")
-    records = evaluate_model(chosen.evaluate, _local(model), paths.EVALUATION, out, chosen.teacher)
+    records = evaluate_model(chosen.evaluate, local_folder(model), paths.EVALUATION, out, chosen.teacher)
     print_table(records)
-    print(out)
-
-
-def _local(model: str) -> str:
-    """`model`, or the folder of a version in MLflow's registry that models:/NAME@ALIAS names."""
-    if not model.startswith("models:"):
-        return model
-    from slam.registry.champion import model_folder
-
-    return str(model_folder(model))
-
-
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help="what to draw")],
-    steps: Annotated[int, typer.Option(min=1, max=50, help="1 to 4 is what a student is for")] = 4,
-    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("picture.png"),
-    model: Annotated[Path | None, typer.Option(help="a diffusers folder; the champion by default")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same picture")] = 0,
-    guidance: Annotated[
-        float | None, typer.Option(min=1, help="for a student that is told it (lcm_w); others have learnt theirs")
-    ] = None,
-) -> None:
-    """Draw a picture with the champion, or with `--model DIR`."""
-    from slam.evaluation.single import draw_picture
-
-    if model is None:
-        from slam.registry.champion import champion_folder
-
-        model = champion_folder()
-    draw_picture(model, prompt, steps, seed, out, guidance)
     print(out)
 
 
@@ -224,6 +194,9 @@ def teacher(
 
     for name, measured in build(folder, tuple(part or PARTS)).items():
         _report(name, measured)
+
+
+app.command()(cli_models.generate)
 
 
 def _load(profile: str | None) -> config.Profile:

@@ -101,6 +101,10 @@ def recorded(root: Path) -> dict[str, list[tuple[int, float]]]:
     return {key: sorted((point.step, point.value) for point in points) for key, points in history.items()}
 
 
+def times(root: Path) -> list[float]:
+    return [line["time"] for line in read_journal(root / "runs/train/journal.jsonl")]
+
+
 def wait_for(root: Path, steps: int) -> None:
     """Until the server has acknowledged that many; the feed's own pace is no matter of these tests."""
     deadline = time.monotonic() + 60
@@ -183,7 +187,7 @@ def test_a_feed_that_is_killed_with_its_training_sends_nothing_twice(root, port)
                 child.kill()
         with fed(root, port):
             wait_for(root, 60)
-    first = read_journal(root / "runs/train/journal.jsonl")
+    before = times(root)
     assert_every_number_once(root, 60)
     (note,) = (root / ".slam/training").glob("*.json")
     state = read_json(note, "")
@@ -191,7 +195,7 @@ def test_a_feed_that_is_killed_with_its_training_sends_nothing_twice(root, port)
         run["acknowledged"] = 0  # as if every answer had been lost
     write_json(note, state)
     train(root, range(1, 61), seconds=0)
-    assert [line["time"] for line in read_journal(root / "runs/train/journal.jsonl")] != [l["time"] for l in first]
+    assert times(root) != before
     with server(root, port), fed(root, port):
         wait_for(root, 60)
     assert_every_number_once(root, 60)

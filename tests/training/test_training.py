@@ -287,11 +287,6 @@ def test_latents_of_another_vae_are_refused(profile, latents, random_teacher, tm
         make_plan(profile(), tmp_path)
 
 
-def test_a_journal_line_cut_short_by_a_kill_is_dropped(tmp_path):
-    (tmp_path / "journal.jsonl").write_text('{"step": 1}\n{"st')
-    assert read_journal(tmp_path / "journal.jsonl") == [{"step": 1}]
-
-
 def test_training_learns(profile, latents, tmp_path):
     """The loss on the very draw of step 0 falls when that draw is trained on."""
     out = in_process(

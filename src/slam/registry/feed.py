@@ -27,7 +27,13 @@ ANSWER = 10  # seconds that a server has for an answer
 
 @contextmanager
 def feeding(folder: Path, root: Path = Path()) -> Iterator[None]:
-    """While the block trains in `folder`, its journal goes to MLflow. No failure of that reaches the block."""
+    """While the block trains in `folder`, its journal goes to MLflow. No failure of that reaches the block.
+
+    Where torchrun started this process, only the first of its ranks feeds.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
     command = [sys.executable, "-m", "slam.registry.feed", str(folder), str(root)]
     # The server's silence must not become ours: MLflow's client would try for minutes.
     env = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

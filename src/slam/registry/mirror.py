@@ -75,7 +75,9 @@ class Mirror:
         self.plan, self.folder, self.root, self.uri = plan, folder, root, tracking_uri(root)
         self.file = state_file(root, plan.fingerprint)
         self.lock = ExitStack()
-        self.lock.enter_context(locked(self.file.with_suffix(".lock"), f"process sends the journal in {folder} to MLflow"))
+        self.lock.enter_context(
+            locked(self.file.with_suffix(".lock"), f"process sends the journal in {folder} to MLflow")
+        )
         self.state = read_json(self.file, "slam train") if self.file.exists() else {"key": uuid.uuid4().hex, "runs": {}}
         self.tail = Tail(folder / "journal.jsonl")
         self.pending: dict[int, dict] = {}  # step to line of the journal

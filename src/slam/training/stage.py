@@ -30,6 +30,8 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
                 raise
             print(f"{error}\nStarting afresh.")
             _set_aside(out)
+        if not any(out.glob("checkpoints/step-*")):  # nothing to go on from: no step of this plan has been trained
+            (out / "journal.jsonl").unlink(missing_ok=True)
         plan.write(out)
         Latents(latents, "train")  # so that their sha256 are verified once, and not by each process
         code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes, plan.train.precision)
@@ -38,9 +40,9 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
             f"training ended with exit code {code}, as told above; the same command goes on from the newest checkpoint",
             code,
         )
-    journal = read_journal(out / "journal.jsonl")
+    last = read_journal(out / "journal.jsonl")[-1:]  # nothing, where all was trained before and the journal removed
     kept = checkpoint.checkpoints(out / "checkpoints")
-    return {"steps": journal[-1]["step"], "loss": journal[-1]["loss"], "checkpoints": len(kept)}
+    return {"steps": plan.train.steps, "loss": last[0]["loss"] if last else None, "checkpoints": len(kept)}
 
 
 def _set_aside(out: Path) -> None:
