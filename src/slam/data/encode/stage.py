@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 
 from slam.config import Encode, Filter
+from slam.data.deps import require_deps
 from slam.data.encode.check import suites, validate
 from slam.data.encode.pictures import REASONS, threads_of
 from slam.data.encode.plan import SPLITS, Job, Manifest
@@ -78,6 +79,7 @@ def encode_stage(config: Encode, teacher: str, raw: Path, filtered: Path, out: P
     are broken, when the latents do not meet their expectations or are not what fp32 gives, and when another process
     is at work on `out`; what is done is then kept beside `out` for the next run.
     """
+    require_deps([checks.expectations] if checks.expectations else [])
     task = Task(config, teacher, raw, filtered, out, checks)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         run(task, _launched())

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slam.config import Filter
+from slam.data.deps import own_files, require_deps
 from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
 from slam.data.filter.engines import ENGINES, Job, Map, together
@@ -56,6 +57,7 @@ def filter_stage(
     when an expectation fails, too few rows survive or the disk is full: `out` then stays as it was. In the first two
     cases the documents lie in a folder beside it whose name ends in `-failed`.
     """
+    require_deps(own_files(config))
     source, scores = read_raw(raw.absolute()).shards, scores and scores.absolute()  # a worker may stand elsewhere
     added = further(config.expectations, {"rows": (*RECORD.names, "aspect"), "manifest": MANIFEST.names})
     suites = {name: SUITES[name](config) + added.get(name, []) for name in ("rows", "shards", "manifest")}
