@@ -32,6 +32,6 @@ def require_deps(files: Iterable[str]) -> None:
         path = Path(file).resolve()
         if stage in stages and not deps & {path, *path.parents}:
             raise SlamError(
-                f"{file}: expected under `deps` of the stage {stage} in dvc.yaml, found {', '.join(names)}: DVC would "
-                "not see it change; add it there"
+                f"{file}: expected under `deps` of the stage {stage} in dvc.yaml, found it nowhere there: DVC "
+                "would not see it change; add it, or its folder"
             )

@@ -95,12 +95,12 @@ def _environment_kept() -> Iterator[None]:
 
 def together(run: Map, jobs: dict[str, Job]) -> dict[str, Any]:
     """What each of the jobs returns, under its name."""
-    found = dict(run(_named, jobs.items()))
+    found = dict(run(_job, jobs.items()))
     return {name: found[name] for name in jobs}
 
 
-def _named(job: tuple[str, Job]) -> tuple[str, Any]:
-    return job[0], job[1]()
+def _job(named: tuple[str, Job]) -> tuple[str, Any]:
+    return named[0], named[1]()
 
 
 ENGINES: dict[str, Callable[[int, str | None], AbstractContextManager[Map]]] = {

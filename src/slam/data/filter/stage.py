@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -46,16 +46,16 @@ def filter_stage(
     raw: Path,
     out: Path,
     scores: Path | None = None,
-    engine: str | None = None,
+    engine: str | Map | None = None,
     processes: int | None = None,
     scheduler: str | None = None,
 ) -> dict:
     """Write manifest.parquet, rejected.parquet, counts.json, histograms.png and docs/ into `out`; returns the counts.
 
     `scores` is what `slam score` left, for rows whose metadata has no aesthetics score.
-    `engine`: one of ENGINES; by default several processes, where there is enough to do for them. Raises `SlamError`
-    when an expectation fails, too few rows survive or the disk is full: `out` then stays as it was. In the first two
-    cases the documents lie in a folder beside it whose name ends in `-failed`.
+    `engine`: one of ENGINES, or a map as theirs is; by default several processes, where there is enough to do for them.
+    Raises `SlamError` when an expectation fails, too few rows survive or the disk is full: `out` then stays as it was.
+    In the first two cases the documents lie in a folder beside it whose name ends in `-failed`.
     """
     require_deps(own_files(config))
     source, scores = read_raw(raw.absolute()).shards, scores and scores.absolute()  # a worker may stand elsewhere
@@ -63,7 +63,9 @@ def filter_stage(
     suites = {name: SUITES[name](config) + added.get(name, []) for name in ("rows", "shards", "manifest")}
     listed = lists.removal(config.removal)
     failed = out.with_name(f"{out.name}-failed")
-    workers = ENGINES[engine or _engine(source)](processes or cores(), scheduler)
+    workers = (
+        nullcontext(engine) if callable(engine) else ENGINES[engine or _engine(source)](processes or cores(), scheduler)
+    )
     with (
         _room(out),
         workers as run,
