@@ -115,15 +115,23 @@ def encode(profile: Profile = None) -> None:
 def train(
     profile: Profile = None,
     restart: Annotated[bool, typer.Option("--restart", help="set a run of another configuration aside")] = False,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="instead of train.processes; one a GPU")] = None,
 ) -> None:
-    """Stage 4: distil (Algorithm 1). The same command again goes on from the newest checkpoint."""
+    """Stage 4: distil (Algorithm 1). The same command again goes on from the newest checkpoint.
+
+    The global batch, train.batch, is the same for any number of processes. On several machines that share the folder,
+    on each of them:
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli train
+    """
     from slam.registry.feed import feeding
-    from slam.training.stage import train_stage
+    from slam.training.stage import train_stage, with_processes
 
     chosen = _load(profile)
+    chosen = with_processes(chosen, num_processes) if num_processes else chosen
     with feeding(paths.TRAIN):
         result = train_stage(chosen, paths.LATENTS, paths.TRAIN, restart)
-    _report("train", result)
+    if os.environ.get("RANK", "0") == "0":
+        _report("train", result)
 
 
 @app.command()

@@ -80,6 +80,7 @@ class Train(Frozen):
     log_every: Positive = 10  # steps
     processes: Positive = 1
     micro_batch: Positive | None = None  # of one process, for gradient accumulation; all of its share by default
+    checkpointing: bool = False  # of activations: computed again in the backward pass, for less memory
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
     # EMA decays that are kept beside the target's, for `select`: each is one more candidate of every checkpoint

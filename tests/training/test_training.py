@@ -104,17 +104,6 @@ def test_the_target_and_each_further_average_are_moving_averages_of_the_student(
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_up_to_rounding(profile, latents, tmp_path):
-    lr = {"train.lr": 1e-5}
-    train_stage(profile(**lr), latents, tmp_path / "one")
-    train_stage(profile(**lr, **{"train.processes": 2}), latents, tmp_path / "two")
-    assert_equal_up_to_rounding(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
-    one, two = state(tmp_path / "one", 6), state(tmp_path / "two", 6)
-    for key, value in one["student.safetensors"].items():
-        assert torch.allclose(value, two["student.safetensors"][key], atol=2 * 6 * 1e-5), key
-
-
-@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_that_the_same_command_goes_on_from(profile, latents, tmp_path):
     slow = profile(**{"train.steps": 400, "train.checkpoint_every": 400})
     out = tmp_path / "run"
@@ -228,7 +217,7 @@ def test_an_overflow_of_fp16_halves_the_scale_and_is_no_sign_of_a_run_gone_wrong
     monkeypatch.setattr(scaler, "FIRST", 4.0)
     fp16 = {"train.precision": "fp16", "train.skips": 2, "train.log_every": 1, "train.steps": 9}
     poisoned(lambda call: call >= 1, monkeypatch)
-    with pytest.raises(SlamError, match="step 5: the gradient of the last 2 steps"):
+    with pytest.raises(SlamError, match="step 5: loss or gradient of the last 2 steps"):
         in_process(profile(**fp16), latents, tmp_path / "run")
     scales = [line["loss_scale"] for line in read_journal(tmp_path / "run/journal.jsonl")]
     assert scales == [4, 4, 2, 1, 1]
@@ -251,7 +240,8 @@ def test_many_steps_in_a_row_that_are_not_finite_stop_the_run_at_the_last_good_w
     out = in_process(profile(**{"train.steps": 3}), latents, tmp_path / "run")
     before = state(out, 3)
     poisoned(lambda call: call >= 1, monkeypatch)
-    with pytest.raises(SlamError, match=r"step 6: the gradient of the last 2 steps .* train\.lr, now 0\.0003"):
+    report = r"step 6: loss or gradient of the last 2 .*step-000003, whose files were verified.* train\.lr, now 0\.0003"
+    with pytest.raises(SlamError, match=report):
         in_process(profile(**{"train.steps": 9, "train.skips": 2, "train.log_every": 1}), latents, out)
     assert checkpoint.newest_whole(out / "checkpoints").name == "step-000003"
     assert_equal(state(out, 3), before)
@@ -295,3 +285,10 @@ def test_training_learns(profile, latents, tmp_path):
     losses = [loss for _, loss, _ in metrics(out)]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000030"]
+
+
+def test_activations_computed_again_give_the_same_bits(profile, latents, tmp_path):
+    kept = in_process(profile(), latents, tmp_path / "kept")
+    again = in_process(profile(**{"train.checkpointing": True}), latents, tmp_path / "again")
+    assert_equal(state(kept, 6), state(again, 6))
+    assert metrics(kept) == metrics(again)

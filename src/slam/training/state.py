@@ -38,3 +38,11 @@ def first_state(config: Train, student: nn.Module, target: nn.Module) -> State:
         torch.optim.AdamW(list(own.values()), config.lr, weight_decay=config.weight_decay, fused=True),
         first_scale(next(iter(own.values())).device) if config.precision == "fp16" else None,
     )
+
+
+@torch.no_grad()
+def ema_gap(state: State) -> Tensor:
+    """||theta - theta^-|| / ||theta^-||, float32 []: how far the target lags behind what is trained."""
+    pairs = list(zip(state.student.values(), state.target.values(), strict=True))
+    apart = torch.stack([(student - target).norm() for student, target in pairs]).norm()
+    return apart / torch.stack([target.norm() for _, target in pairs]).norm()
