@@ -21,7 +21,9 @@ def test_a_job_runs_beside_the_caller_and_the_block_waits_for_it():
     assert done == ["one"]
 
 
-@pytest.mark.parametrize("then", [lambda writer: writer.start(print), lambda writer: writer.wait(), lambda writer: None])
+@pytest.mark.parametrize(
+    "then", [lambda writer: writer.start(print), lambda writer: writer.wait(), lambda writer: None]
+)
 def test_an_error_comes_up_at_the_next_call_or_at_the_end(then):
     with pytest.raises(OSError, match="disk full"), Writer() as writer:
         writer.start(failed)
