@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from slam.evaluation.generate import generate
 from slam.evaluation.select import select_stage
 from slam.files import sha256, write_json
 from slam.models.diffusion import load
+from slam.training import checkpoint
 from slam.training.plan import Plan
 
 N = 24
@@ -49,12 +51,8 @@ def train(random_teacher, tmp_path):
     return tmp_path
 
 
-def write_checkpoint(train, step, weights):
-    folder = train / "checkpoints" / f"step-{step:06d}"
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "ema.safetensors")
-    entry = {"bytes": (folder / "ema.safetensors").stat().st_size, "sha256": sha256(folder / "ema.safetensors")}
-    write_json(folder / "manifest.json", {"step": step, "files": {"ema.safetensors": entry}})
+def write_checkpoint(train, step, weights, **further):
+    checkpoint.write(train / "checkpoints", step, "", 1, {"ema.safetensors": weights, **further})
 
 
 @pytest.fixture
@@ -77,6 +75,23 @@ def test_the_best_checkpoint_is_exported_not_the_last(select, random_teacher, tm
         assert entry["score"] == pytest.approx((one * two) ** 0.5)
     exported, teacher = (load(folder, ("unet",)).unet.state_dict() for folder in (tmp_path / "student", random_teacher))
     assert all(torch.equal(exported[name], teacher[name]) for name in teacher)
+
+
+def test_each_average_of_a_checkpoint_is_a_candidate(select, train, random_teacher, tmp_path):
+    """Here the target is far off, and the average of 0.9 is the teacher itself."""
+    weights = {name: w.contiguous() for name, w in load(random_teacher, ("unet",)).unet.state_dict().items()}
+    shutil.rmtree(train / "checkpoints")
+    far, near = ({name: w + push for name, w in weights.items()} for push in (0.1, 0.05))
+    write_checkpoint(train, 10, far, **{"ema-0.5.safetensors": near, "ema-0.9.safetensors": weights})
+    write_checkpoint(train, 20, far)
+    assert select()["chosen"] == "step-000010/ema-0.9.safetensors"
+    report = json.loads((tmp_path / "selection.json").read_text())
+    measured = [(entry["checkpoint"], entry["average"]) for entry in report["checkpoints"]]
+    first = [("step-000010", f"{name}.safetensors") for name in ("ema", "ema-0.5", "ema-0.9")]
+    assert measured == [*first, ("step-000020", "ema.safetensors")]
+    assert (report["chosen"], report["average"]) == first[2]
+    exported = load(tmp_path / "student", ("unet",)).unet.state_dict()
+    assert all(torch.equal(exported[name], weights[name]) for name in weights)
 
 
 def test_a_checkpoint_that_changed_on_disk_is_refused(select, train, tmp_path):

@@ -28,7 +28,6 @@ from slam.training import checkpoint
 from slam.training.plan import Plan, read_plan
 
 MADE_BY = "slam train"
-WEIGHTS = "ema.safetensors"
 WHY = "least geometric mean, over the step counts, of the Frechet distance to VAE reconstructions of held-out pictures"
 
 
@@ -67,15 +66,18 @@ def select_stage(
         config,
         plan.distill.w if model.told_w else 1.0,
     )
-    measured = [examine(model, folder, exam) for folder in checkpoints]
+    measured = [
+        examine(model, folder, average, exam) for folder in checkpoints for average in checkpoint.average_files(folder)
+    ]
     best = min(measured, key=lambda entry: entry["score"])
     whole = with_student(load(teacher), plan)
-    take(whole, train / "checkpoints" / best["checkpoint"])
+    take(whole, train / "checkpoints" / best["checkpoint"], best["average"])
     export(whole, student)
     write_json(
         selection,
         {
             "chosen": best["checkpoint"],
+            "average": best["average"],
             "why": WHY,
             "samples": config.samples,
             "seed": config.seed,
@@ -83,7 +85,9 @@ def select_stage(
             "checkpoints": measured,
         },
     )
-    return {"chosen": best["checkpoint"], "of": len(measured), "score": best["score"], "last": measured[-1]["score"]}
+    last = next(entry for entry in measured if entry["checkpoint"] == checkpoints[-1].name)
+    chosen = best["checkpoint"] if best["average"] == last["average"] else f"{best['checkpoint']}/{best['average']}"
+    return {"chosen": chosen, "of": len(measured), "score": best["score"], "last": last["score"]}
 
 
 def find_checkpoints(train: Path) -> list[Path]:
@@ -101,19 +105,19 @@ def with_student(teacher: LatentDiffusion, plan: Plan) -> LatentDiffusion:
     return replace(teacher, unet=unet)
 
 
-def take(model: LatentDiffusion, folder: Path) -> None:
-    """Put a checkpoint's weights in `model`'s U-Net."""
-    weights = read_weights(folder)
+def take(model: LatentDiffusion, folder: Path, average: str = checkpoint.EMA) -> None:
+    """Put a checkpoint's weights, its file `average`, in `model`'s U-Net."""
+    weights = read_weights(folder, average)
     if not model.told_w:
         weights.pop(PROJECTION, None)  # of gamma: at gamma = 1, where a student samples, its input is zero
     load_weights(model.unet, weights, trained(model.unet))
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The target network of a checkpoint, verified."""
+def read_weights(folder: Path, average: str) -> dict[str, Tensor]:
+    """Verified."""
     manifest = checkpoint.read_manifest(folder)
-    verify(folder / WEIGHTS, manifest["files"][WEIGHTS]["sha256"], MADE_BY)
-    return load_file(folder / WEIGHTS)
+    verify(folder / average, manifest["files"][average]["sha256"], MADE_BY)
+    return load_file(folder / average)
 
 
 def reconstructions(model: LatentDiffusion, held_out: Latents, network: FeatureNetwork, batch: int) -> Moments:
@@ -127,12 +131,13 @@ def reconstructions(model: LatentDiffusion, held_out: Latents, network: FeatureN
     return moments(np.concatenate(found))
 
 
-def examine(model: LatentDiffusion, folder: Path, exam: Exam) -> dict:
+def examine(model: LatentDiffusion, folder: Path, average: str, exam: Exam) -> dict:
     """One sampling for each step count; the score is the geometric mean of the distances, so that each counts alike."""
-    take(model, folder)
-    distances = {steps: distance(model, steps, exam, f"{folder.name}, {steps} steps") for steps in exam.config.steps}
+    take(model, folder, average)
+    label = f"{folder.name}, {average.removesuffix('.safetensors')}"
+    distances = {steps: distance(model, steps, exam, f"{label}, {steps} steps") for steps in exam.config.steps}
     score = math.exp(np.mean([math.log(max(value, 1e-12)) for value in distances.values()]))
-    return {"checkpoint": folder.name, "frechet": distances, "score": score}
+    return {"checkpoint": folder.name, "average": average, "frechet": distances, "score": score}
 
 
 def distance(model: LatentDiffusion, steps: int, exam: Exam, label: str) -> float:

@@ -64,6 +64,11 @@ def average_file(decay: float) -> str:
     return f"ema-{decay}.safetensors"
 
 
+def average_files(path: Path) -> list[str]:
+    """Of a checkpoint: the target network, then the average of each further decay."""
+    return [EMA, *sorted(name for name in read_manifest(path)["files"] if name.startswith("ema-"))]
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").exists())
