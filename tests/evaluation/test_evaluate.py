@@ -4,31 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slam.config import Evaluate
 from slam.errors import SlamError
 from slam.evaluation.evaluate import evaluate_stage
 from slam.evaluation.rows import table_rows
 from slam.evaluation.work import Studio
 
 KEYS = {"model", "sampler", "steps", "guidance", "fid", "clip_score", "faithfulness", "seconds_per_image", "n", "seed"}
-
-
-@pytest.fixture
-def config(random_judge, random_clip):
-    return Evaluate(
-        protocol="tiny",
-        samples=16,
-        steps=(1, 2),
-        samplers=("ddim", "unipc"),
-        teacher_steps=4,
-        guidance=2.0,
-        features=str(random_judge),
-        clip=str(random_clip),
-        judge=str(random_judge),
-        batch=16,
-        rows=3,
-        seed=2,
-    )
 
 
 @pytest.fixture

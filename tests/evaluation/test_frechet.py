@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
+import torch
+from cleanfid.fid import compute_fid
 from cleanfid.fid import frechet_distance as clean_fid_distance
+from cleanfid.resize import make_resizer
+from PIL import Image
 
+from slam.data import shapes
+from slam.evaluation.features import load_features, square
 from slam.evaluation.frechet import Moments, frechet_distance, moments
 
 
@@ -15,6 +21,33 @@ def sets(n, dims, seed=0):
 def test_equals_clean_fid(n, dims, error):
     a, b = map(moments, sets(n, dims))
     assert frechet_distance(a, b) == pytest.approx(clean_fid_distance(*a, *b), abs=error)
+
+
+@pytest.mark.parametrize("n", [160, 40], ids=["more pictures than features", "fewer"])
+def test_equals_clean_fids_own_of_two_folders(n, tmp_path):
+    """From PNG files to the number by clean-fid's own function, with the tiny teacher's judge (128 features) in the
+    place of Inception. The pictures are larger than the judge takes, so that the resize has work."""
+    network, sets = load_features("teachers/tiny/judge"), {}
+    for name, seed, fade in (("ours", 1, 0.7), ("theirs", 2, 1.0)):
+        small = (shapes.draw(n, seed).images * fade).astype(np.uint8)
+        sets[name] = [np.asarray(Image.fromarray(picture).resize((48, 48))) for picture in small]
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(sets[name]):
+            Image.fromarray(picture).save(tmp_path / name / f"{i:04d}.png")
+    expected = compute_fid(
+        str(tmp_path / "ours"),
+        str(tmp_path / "theirs"),
+        mode="clean",
+        custom_feat_extractor=network.network,
+        custom_fn_resize=make_resizer("PIL", False, "bicubic", (network.side, network.side)),
+        custom_image_tranform=lambda picture: square(picture, network.resolution),
+        num_workers=0,
+        device=torch.device("cpu"),
+        verbose=False,
+    )
+    ours = frechet_distance(moments(network(sets["ours"])), moments(network(sets["theirs"])))
+    assert expected > 1
+    assert ours == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("n", "dims"), [(500, 32), (40, 64), (20, 128)])

@@ -16,7 +16,7 @@ def model(random_teacher):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_equals_the_unmodified_diffusers_pipeline(random_teacher, model, sampler, steps, guidance):
     pipeline = StableDiffusionPipeline.from_pretrained(random_teacher, safety_checker=None)
@@ -47,7 +47,7 @@ def test_equals_the_unmodified_diffusers_pipeline(random_teacher, model, sampler
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 50])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_step_count_starts_where_the_noise_is(model, sampler, steps):
     solver = scheduler(sampler, model.scheduler.config)

@@ -101,7 +101,7 @@ def load(
             )
     loaded: dict[str, Any] = {}
     for part in parts:
-        kwargs = {} if part in ("tokenizer", "scheduler") else {"torch_dtype": dtype}
+        kwargs = {} if part in ("tokenizer", "scheduler") else {"torch_dtype": dtype, "output_loading_info": True}
         try:
             model = PARTS[part].from_pretrained(name, subfolder=part, **kwargs)
             if part == "scheduler":
@@ -110,6 +110,12 @@ def load(
         except (OSError, ValueError) as error:
             where = f"{name}/{part} cannot be read" if local else f"{name!r} is no folder here, nor a reachable hub id"
             raise SlamError(f"{where}: {str(error).splitlines()[0]}") from None
+        if kwargs:
+            model, found = model
+            if missing := sorted(found["missing_keys"]):  # diffusers would leave them without a value
+                raise SlamError(
+                    f"{name}/{part}: the weights lack {missing[0]} and {len(missing) - 1} more; get it whole"
+                )
         # channels_last: convolutions then need no reordering, on the CPU and on tensor cores
         loaded[part] = model.to(device, memory_format=LAYOUT).eval().requires_grad_(False) if kwargs else model
     return LatentDiffusion(name, **loaded)

@@ -1,0 +1,137 @@
+"""`slam evaluate --model ANY`."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from slam import cli
+from slam.config import Lora
+from slam.errors import SlamError
+from slam.evaluation.evaluate import evaluate_model
+from slam.evaluation.subject import Subject
+from slam.models.diffusion import load
+from slam.models.export import export
+from slam.models.student import make_student, trained
+
+
+@pytest.fixture
+def evaluate(config, evaluation_set, tmp_path):
+    def measure(model, **kwargs):
+        return evaluate_model(config, model, evaluation_set, tmp_path / "out", **kwargs)
+
+    return measure
+
+
+@pytest.fixture(scope="session")
+def lora_student(random_teacher, tmp_path_factory):
+    """An exported student of adapters: the merged network, and `lora/` alone."""
+    folder = tmp_path_factory.mktemp("lora") / "student"
+    model = load(random_teacher)
+    student = make_student(model.unet, lora=Lora(rank=4, alpha=8))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in trained(student).values():
+            weight.add_(0.05 * torch.randn_like(weight))
+    export(type(model)(**{**vars(model), "unet": student.eval().requires_grad_(False)}), folder)
+    return folder
+
+
+def test_a_few_step_model_is_measured_as_a_student(evaluate, random_student, config, tmp_path):
+    records = evaluate(random_student)
+    assert [(r["model"], r["sampler"], r["steps"], r["guidance"]) for r in records] == [
+        ("student", "lcm", 1, 1.0),
+        ("student", "lcm", 2, 1.0),
+    ]
+    assert {record["name"] for record in records} == {str(random_student)}
+    out = tmp_path / "out"
+    assert json.loads((out / "metrics.json").read_text()) == records
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        *("metrics.json", "table.md", "samples.png", "worst.png", "tradeoff.png")
+    }
+    inputs = records[0]["inputs"]
+    hashes = {key for key, value in inputs.items() if key.endswith("_sha256") and len(value) == 64}
+    assert hashes == {f"{name}_sha256" for name in ("captions", "reference", "features", "clip", "judge")}
+
+
+def test_a_many_step_model_is_measured_as_the_teacher_is(evaluate, random_teacher):
+    records = evaluate(random_teacher)
+    assert [(r["model"], r["sampler"], r["steps"]) for r in records] == [
+        ("teacher", "ddim", 4),
+        ("teacher", "ddim", 1),
+        ("teacher", "ddim", 2),
+        ("teacher", "unipc", 1),
+        ("teacher", "unipc", 2),
+    ]
+
+
+def test_adapters_on_their_teacher_draw_what_the_merged_student_draws(lora_student, random_teacher):
+    subject = Subject(str(lora_student / "lora"), str(random_teacher))
+    adapted, merged = subject.load("fp32", "cpu").unet.state_dict(), load(lora_student).unet.state_dict()
+    assert adapted.keys() == merged.keys()
+    for name in merged:
+        torch.testing.assert_close(adapted[name], merged[name], rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(merged[name], w) for name, w in load(random_teacher).unet.state_dict().items())
+
+
+def test_adapters_are_measured_as_a_student_and_need_their_base(evaluate, lora_student, random_teacher, tmp_path):
+    with pytest.raises(SlamError, match="holds LoRA adapters: the model that they were made for must be named"):
+        evaluate(lora_student / "lora")
+    assert not (tmp_path / "out").exists()
+    assert {r["sampler"] for r in evaluate(lora_student / "lora", base=str(random_teacher))} == {"lcm"}
+
+
+@pytest.mark.parametrize(
+    "broken", ["no model", "unet missing", "adapters of another net", "xl", "weights missing", "no such hub id"]
+)
+def test_what_is_no_model_is_said_and_nothing_is_written(
+    broken, evaluate, random_student, random_teacher, lora_student, tmp_path, monkeypatch
+):
+    model, said = tmp_path / "model", None
+    if broken == "no model":
+        model.mkdir()
+        said = r"model is no model: expected a diffusers folder \(model_index.json\) or LoRA adapters"
+    elif broken == "unet missing":
+        shutil.copytree(random_student, model, ignore=shutil.ignore_patterns("unet"))
+        said = "not a whole diffusers folder: .* found no unet"
+    elif broken == "adapters of another net":
+        other = load(random_teacher)
+        unet = UNet2DConditionModel.from_config({**other.unet.config, "block_out_channels": [32, 64]})
+        shutil.copytree(random_teacher, tmp_path / "other", ignore=shutil.ignore_patterns("unet"))
+        unet.save_pretrained(tmp_path / "other" / "unet")
+        with pytest.raises(SlamError, match="expected LoRA adapters for .*other, found"):
+            evaluate(lora_student / "lora", base=str(tmp_path / "other"))
+        return
+    elif broken == "xl":
+        shutil.copytree(random_student, model, ignore=shutil.ignore_patterns("unet"))
+        told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+        own = {**load(random_teacher, ("unet",)).unet.config, **told, "projection_class_embeddings_input_dim": 80}
+        UNet2DConditionModel.from_config(own).save_pretrained(model / "unet")
+        said = "expected a model of Stable Diffusion 1's or 2's form"
+    elif broken == "weights missing":
+        shutil.copytree(random_student, model)
+        file = model / "unet" / "diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        del weights["conv_in.weight"]
+        save_file(weights, file)
+        said = "unet: the weights lack conv_in.weight and 0 more"
+    else:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        model, said = "nobody/no-such-model", "is no folder here, nor a reachable hub id"
+    with pytest.raises(SlamError, match=said):
+        evaluate(model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_says_what_does_not_go_together(monkeypatch):
+    for arguments, said in (
+        (["--out", "x"], "--out is of --model alone"),
+        (["--model", "x", "--champion", "y"], "leave it out with --model"),
+    ):
+        result = CliRunner().invoke(cli.app, ["evaluate", *arguments])
+        assert isinstance(result.exception, SlamError)
+        assert said in str(result.exception)
