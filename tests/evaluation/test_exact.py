@@ -33,6 +33,7 @@ def test_batch_1_and_7_and_one_and_two_processes_give_the_same_pictures_and_numb
     assert whole[0]["pictures_sha256"] != measured("another seed", seed=3)[0]["pictures_sha256"]
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_no_trace_in_the_pictures(measured, monkeypatch):
     from slam.evaluation.work import Studio
 

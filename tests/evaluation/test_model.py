@@ -58,6 +58,7 @@ def test_a_few_step_model_is_measured_as_a_student(evaluate, random_student, con
     assert hashes == {f"{name}_sha256" for name in ("captions", "reference", "features", "clip", "judge")}
 
 
+@pytest.mark.slow
 def test_a_many_step_model_is_measured_as_the_teacher_is(evaluate, random_teacher):
     records = evaluate(random_teacher)
     assert [(r["model"], r["sampler"], r["steps"]) for r in records] == [
@@ -78,6 +79,7 @@ def test_adapters_on_their_teacher_draw_what_the_merged_student_draws(lora_stude
     assert any(not torch.equal(merged[name], w) for name, w in load(random_teacher).unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_adapters_are_measured_as_a_student_and_need_their_base(evaluate, lora_student, random_teacher, tmp_path):
     with pytest.raises(SlamError, match="holds LoRA adapters: the model that they were made for must be named"):
         evaluate(lora_student / "lora")
@@ -85,45 +87,51 @@ def test_adapters_are_measured_as_a_student_and_need_their_base(evaluate, lora_s
     assert {r["sampler"] for r in evaluate(lora_student / "lora", base=str(random_teacher))} == {"lcm"}
 
 
+def test_adapters_of_another_network_are_refused(evaluate, random_teacher, lora_student, tmp_path):
+    shutil.copytree(random_teacher, tmp_path / "wider", ignore=shutil.ignore_patterns("unet"))
+    wider = {**load(random_teacher, ("unet",)).unet.config, "block_out_channels": [32, 64]}
+    UNet2DConditionModel.from_config(wider).save_pretrained(tmp_path / "wider" / "unet")
+    with pytest.raises(SlamError, match="expected LoRA adapters for .*wider, found"):
+        evaluate(lora_student / "lora", base=str(tmp_path / "wider"))
+    assert not (tmp_path / "out").exists()
+
+
+def nothing(folder, student):
+    folder.mkdir()
+
+
+def without_unet(folder, student):
+    shutil.copytree(student, folder, ignore=shutil.ignore_patterns("unet"))
+
+
+def without_a_weight(folder, student):
+    shutil.copytree(student, folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file)
+
+
+def of_sdxls_form(folder, student):
+    without_unet(folder, student)
+    told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    own = {**load(student, ("unet",)).unet.config, **told, "projection_class_embeddings_input_dim": 80}
+    UNet2DConditionModel.from_config(own).save_pretrained(folder / "unet")
+
+
 @pytest.mark.parametrize(
-    "broken", ["no model", "unet missing", "adapters of another net", "xl", "weights missing", "no such hub id"]
+    ("make", "said"),
+    [
+        (nothing, r"model is no model: expected a diffusers folder \(model_index.json\) or LoRA adapters"),
+        (without_unet, "not a whole diffusers folder: .* found no unet"),
+        (without_a_weight, "unet: the weights lack conv_in.weight and 0 more"),
+        (of_sdxls_form, "expected a model of Stable Diffusion 1's or 2's form"),
+    ],
 )
-def test_what_is_no_model_is_said_and_nothing_is_written(
-    broken, evaluate, random_student, random_teacher, lora_student, tmp_path, monkeypatch
-):
-    model, said = tmp_path / "model", None
-    if broken == "no model":
-        model.mkdir()
-        said = r"model is no model: expected a diffusers folder \(model_index.json\) or LoRA adapters"
-    elif broken == "unet missing":
-        shutil.copytree(random_student, model, ignore=shutil.ignore_patterns("unet"))
-        said = "not a whole diffusers folder: .* found no unet"
-    elif broken == "adapters of another net":
-        other = load(random_teacher)
-        unet = UNet2DConditionModel.from_config({**other.unet.config, "block_out_channels": [32, 64]})
-        shutil.copytree(random_teacher, tmp_path / "other", ignore=shutil.ignore_patterns("unet"))
-        unet.save_pretrained(tmp_path / "other" / "unet")
-        with pytest.raises(SlamError, match="expected LoRA adapters for .*other, found"):
-            evaluate(lora_student / "lora", base=str(tmp_path / "other"))
-        return
-    elif broken == "xl":
-        shutil.copytree(random_student, model, ignore=shutil.ignore_patterns("unet"))
-        told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
-        own = {**load(random_teacher, ("unet",)).unet.config, **told, "projection_class_embeddings_input_dim": 80}
-        UNet2DConditionModel.from_config(own).save_pretrained(model / "unet")
-        said = "expected a model of Stable Diffusion 1's or 2's form"
-    elif broken == "weights missing":
-        shutil.copytree(random_student, model)
-        file = model / "unet" / "diffusion_pytorch_model.safetensors"
-        weights = load_file(file)
-        del weights["conv_in.weight"]
-        save_file(weights, file)
-        said = "unet: the weights lack conv_in.weight and 0 more"
-    else:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        model, said = "nobody/no-such-model", "is no folder here, nor a reachable hub id"
+def test_what_is_no_model_is_said_and_nothing_is_written(make, said, evaluate, random_student, tmp_path):
+    make(tmp_path / "model", random_student)
     with pytest.raises(SlamError, match=said):
-        evaluate(model)
+        evaluate(tmp_path / "model")
     assert not (tmp_path / "out").exists()
 
 
