@@ -11,7 +11,19 @@ SOURCE = REPOSITORY / "src" / "slam"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each may import what stands before it, and itself.
-LAYERS = ["base", "core", "models", "data", "training", "evaluation", "teacher", "registry", "cli_models", "cli"]
+LAYERS = [
+    "base",
+    "core",
+    "models",
+    "data",
+    "training",
+    "bench",
+    "evaluation",
+    "teacher",
+    "registry",
+    "cli_models",
+    "cli",
+]
 # launch starts children; shapes is the tiny world's vocabulary, numpy alone, which its judge has to know.
 BASE = (
     "__init__",
@@ -20,6 +32,7 @@ BASE = (
     "frozen",
     "config",
     "config_data",
+    "config_speed",
     "paths",
     "progress",
     "launch",
@@ -39,7 +52,7 @@ DOORS = {
     "distributed": ["data/filter/engines.py"],
     "imagehash": ["data/pictures.py"],
     "cleanfid": ["evaluation"],
-    "accelerate": ["training", "launch.py", "data/encode/stage.py"],
+    "accelerate": ["training", "bench", "launch.py", "data/encode/stage.py"],
     "diffusers": ["models", "teacher", "evaluation/samplers.py"],
     "peft": ["models"],
     "transformers": ["models", "teacher", "evaluation/clip_score.py"],

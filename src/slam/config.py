@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from slam.config_data import Encode, Filter, Score, Source
+from slam.config_speed import Speed
 from slam.errors import SlamError
 from slam.frozen import Frozen, Positive, validated
 from slam.protocols import find
@@ -83,6 +84,7 @@ class Train(Frozen):
     checkpointing: bool = False  # of activations: computed again in the backward pass, for less memory
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
+    speed: Speed = Speed()
     # EMA decays that are kept beside the target's, for `select`: each is one more candidate of every checkpoint
     emas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
 

@@ -28,6 +28,7 @@ from slam.training.batches import prepared
 from slam.training.journal import Journal, read_journal
 from slam.training.objective import make_objective
 from slam.training.plan import read_plan
+from slam.training.quick import quick_step
 from slam.training.skips import Skips, given_up
 from slam.training.state import ema_gap, first_state
 from slam.training.step import train_step
@@ -64,6 +65,7 @@ def _train(folder: Path, stop: Stop) -> int:
     if newest:
         accelerator.print(f"going on from {newest}")
     student = accelerator.prepare(network)
+    take = quick_step(train_step, config, objective, accelerator, student, target, state)
     skips = Skips(config.skips, [line for line in read_journal(folder / "journal.jsonl") if line["step"] <= start])
     journal = Journal(folder / "journal.jsonl", start) if main else None
     data = Latents(Path(plan.latents), "train")
@@ -80,7 +82,7 @@ def _train(folder: Path, stop: Stop) -> int:
             micro_batches = [batch.to(accelerator.device) for batch in micro_batches]
             for group in state.optimizer.param_groups:
                 group["lr"] = lr_at(config, step)
-            window.append(train_step(objective, accelerator, student, target, state, micro_batches))
+            window.append(take(micro_batches))
             done, stopping = step + 1, stop.agreed(ranks)
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0:

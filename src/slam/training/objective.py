@@ -12,6 +12,7 @@ from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS, WEIGHTINGS
 from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
 from slam.models.embedding import embedding_of
+from slam.models.fast import quick_teacher, quicken
 from slam.models.precision import PRECISIONS
 from slam.models.predictor import NoisePredictor, check_prediction, marginal_of, schedule_of
 from slam.models.student import make_student
@@ -20,7 +21,8 @@ from slam.training.step import Objective
 
 
 def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, NoisePredictor]:
-    """The constants of the plan's method, and the student's network, equal to the teacher `model`.
+    """The constants of the plan's method, and the student's network, equal to the teacher `model`, whose U-Net is used
+    up: it is now computed as `train.speed` has it.
 
     Raises `SlamError` for a teacher whose prediction or schedule does not suit the plan.
     """
@@ -34,8 +36,10 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
     distance, path = DISTANCES[distill.distance], method.paths[distill.sigma]
     with torch.no_grad():
         null = model.embed([""])
+    student = quicken(make_student(model.unet, embedding, plan.train.lora, plan.train.seed), plan.train.speed)
+    teacher = quick_teacher(model.unet, plan.train.speed, plan.train.precision)
     objective = Objective(
-        teacher=NoisePredictor(model.unet, prediction, schedule),
+        teacher=NoisePredictor(teacher, prediction, schedule),
         embed=model.embed_tokens,
         null=null,
         path=path,
@@ -45,13 +49,14 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
         schedule=schedule,
         mu=distill.mu,
         clip=plan.train.clip,
-        autocast=autocast(plan.train.precision, model.unet.device.type),
+        autocast=autocast(plan.train.precision, null.device.type),
+        fused=plan.train.speed.fused,
     )
-    student = make_student(model.unet, embedding, plan.train.lora, plan.train.seed)
     marginal = marginal_of(path, distill.k, schedule)
     return objective, NoisePredictor(student, prediction, schedule, embedding, marginal)
 
 
 def autocast(precision: str, device: str) -> Callable:
-    """Weights, moments and averages are float32 in each; what a low precision changes is how the networks compute."""
+    """Weights, moments and averages that training moves are float32 in each; what a low precision changes is how the
+    networks compute. (`models.fast.Typed` networks have a type of their own.)"""
     return nullcontext if precision == "fp32" else partial(torch.autocast, device, PRECISIONS[precision])

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slam.config import Distill, Profile, Train
+from slam.config_speed import COARSE
 from slam.data.latents import identity
 from slam.errors import SlamError
 from slam.files import read_json, sha256, write_json
 
 # These may change between two parts of one run: they leave its numbers alone, or only let it go on for longer
 # (`steps`, unless the learning rate is to fall to 0 there).
-FREE = {"steps", "checkpoint_every", "keep", "log_every", "processes", "micro_batch", "checkpointing", "skips"}
+FREE = {"steps", "checkpoint_every", "keep", "log_every", "processes", "micro_batch", "checkpointing", "skips", "speed"}
 # Keys younger than runs that are on disk. At their default they change nothing, and so are no part of what a run is.
 YOUNGER = ("emas",)
 
@@ -32,9 +33,11 @@ class Plan(NamedTuple):
         """What must not change when a run goes on."""
         free = FREE if self.train.decay == "constant" else FREE - {"steps"}
         free = free | {key for key in YOUNGER if getattr(self.train, key) == Train.model_fields[key].default}
+        train = self.train.model_dump(exclude=free)
+        coarse = self.train.speed.model_dump(include=COARSE, exclude_defaults=True)
         return {
             "distill": self.distill.model_dump(),
-            "train": self.train.model_dump(exclude=free),
+            "train": {**train, "speed": coarse} if coarse else train,
             "data": self.data,
             "network": self.network,
         }

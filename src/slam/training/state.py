@@ -35,7 +35,7 @@ def first_state(config: Train, student: nn.Module, target: nn.Module) -> State:
         own,
         {name: all_of_target[name] for name in own},
         {decay: {name: value.detach().float().clone() for name, value in own.items()} for decay in config.emas},
-        torch.optim.AdamW(list(own.values()), config.lr, weight_decay=config.weight_decay, fused=True),
+        torch.optim.AdamW(list(own.values()), config.lr, weight_decay=config.weight_decay, fused=config.speed.fused),
         first_scale(next(iter(own.values())).device) if config.precision == "fp16" else None,
     )
 

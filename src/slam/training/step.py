@@ -32,6 +32,7 @@ class Objective(NamedTuple):
     mu: float  # EMA decay of the target
     clip: float  # L2 norm
     autocast: Callable  # () to the context of the three networks' precision
+    fused: bool = True  # train.speed.fused
 
 
 class Batch(NamedTuple):
@@ -55,7 +56,8 @@ def train_step(
 
     `student` and `target` are the noise predictors of the weights in `state`. The loss is this rank's; the scale is
     the one that this step had, 1 but for fp16. A step whose loss or gradient is not finite is skipped: it leaves
-    weights, moments and averages as they are. Nothing here waits for the device.
+    weights, moments and averages as they are. Nothing here waits for the device, unless
+    `objective.fused` is off.
     """
     scaler = state.scaler
     scale = scaler.scale.clone() if scaler else torch.ones((), device=accelerator.device)
@@ -86,14 +88,16 @@ def train_step(
         total += share.detach()
     if scaler:
         unscale(student.parameters(), scaler)
-    norm = accelerator.clip_grad_norm_(student.parameters(), objective.clip)
+    norm = nn.utils.clip_grad_norm_(student.parameters(), objective.clip, foreach=objective.fused)
     norm = norm.detach().float()
     skipped = (~torch.isfinite(norm)).float()  # the same on every rank, as the gradient is
-    state.optimizer.found_inf = skipped  # where it is 1, the fused AdamW does nothing
-    state.optimizer.step()
+    if objective.fused:
+        state.optimizer.found_inf = skipped  # where it is 1, the fused AdamW does nothing
+    if objective.fused or not skipped:
+        state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     for decay, average in [(objective.mu, state.target), *state.averages.items()]:
-        ema_update(average.values(), state.student.values(), (1 - decay) * (1 - skipped))
+        ema_update(average.values(), state.student.values(), (1 - decay) * (1 - skipped), objective.fused)
     if scaler:
         update(scaler, skipped)
     return torch.stack([total, norm, skipped, scale])
