@@ -19,6 +19,7 @@ from slam.models.judge import Judge
 from slam.teacher.build import model_index
 from slam.teacher.tokenizer import LENGTH, train_tokenizer
 from slam.teacher.unet import SCHEDULE, make_unet
+from tests.faults.summary import pytest_terminal_summary  # noqa: F401
 from tests.models.laion import five_layers, save_head
 
 

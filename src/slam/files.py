@@ -85,16 +85,30 @@ def locked(file: str | Path, who: str) -> Iterator[None]:
         yield
 
 
+def sweep(folder: str | Path) -> None:
+    """Remove what a killed process left in `folder` of a `whole_file` or `whole_folder`; nobody may be writing there."""
+    for pattern in (".*.partial", ".*.old"):
+        for left in Path(folder).glob(pattern):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _take_place(partial: Path, path: Path) -> None:
     """Flush the folder `partial` to the disk and rename it to `path`; a folder that was there goes."""
     for item in sorted(partial.rglob("*")):
         _fsync(item)
     _fsync(partial)
-    if path.exists():
+    if os.path.lexists(path):  # also a link to nowhere
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         path.rename(old)
         partial.rename(path)
-        shutil.rmtree(old)
+        _remove(old)
     else:
         partial.rename(path)
     _fsync(path.parent)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import runpy
+import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,10 +24,22 @@ def start(target: Callable, *arguments: Any) -> BaseProcess:
     return child
 
 
+def train(folder: Path, output: Path, fault: Callable[[], None] | None = None) -> None:
+    """`python -m slam.training.loop FOLDER`, under `fault`, with what it says in the file `output`."""
+    with output.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import torch
+
+    torch.set_num_threads(1)
+    if fault:
+        fault()
+    sys.argv = ["loop", str(folder)]
+    runpy.run_module("slam.training.loop", run_name="__main__", alter_sys=True)
+
+
 def serve(port: int, database: Path) -> None:
     """MLflow's own application over its own store, on 127.0.0.1."""
-    import os
-
     os.environ |= {
         "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}",
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (database.parent / "artifacts").as_uri(),
@@ -38,9 +53,6 @@ def serve(port: int, database: Path) -> None:
 
 def feed(folder: Path, root: Path, uri: str) -> None:
     """`slam.registry.feed` as `slam train` starts it, with more haste."""
-    import os
-    import sys
-
     from slam.registry import feed
 
     os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}

@@ -8,7 +8,7 @@ import yaml
 from slam.config import parse
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def profile(random_teacher):
     """profile(**{"train.steps": 6}): the tiny profile on the random teacher, cut down, with changes."""
     tiny = yaml.safe_load(Path("params.yaml").read_text())["profiles"]["tiny"]

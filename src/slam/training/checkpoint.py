@@ -20,6 +20,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -49,7 +50,10 @@ def write(folder: Path, step: int, fingerprint: str, processes: int, files: File
     path = folder / f"step-{step:06d}"
     with whole_folder(path) as partial:
         for name, tensors in files.items():
-            save_file(tensors, partial / name)
+            try:
+                save_file(tensors, partial / name)
+            except SafetensorError as error:  # which is what it makes of a full disk
+                raise OSError(f"{partial / name}: {error}") from None
         entries = {name: _entry(partial / name) for name in files}
         manifest = {"step": step, "fingerprint": fingerprint, "processes": processes, "files": entries}
         (partial / "manifest.json").write_text(json.dumps(_sealed(manifest), indent=2) + "\n")

@@ -21,6 +21,7 @@ from torch import Tensor
 from slam.config import Train
 from slam.data.latents import Latents
 from slam.errors import SlamError
+from slam.files import sweep
 from slam.models.diffusion import load
 from slam.progress import progress
 from slam.training import checkpoint
@@ -62,6 +63,8 @@ def _train(folder: Path, stop: Stop) -> int:
     root = folder / "checkpoints"
     newest = checkpoint.newest_whole(root, accelerator.print)
     start = checkpoint.restore(newest, state) if newest else 0
+    if accelerator.is_main_process:
+        sweep(folder), sweep(root)
     if newest:
         accelerator.print(f"going on from {newest}")
     student = accelerator.prepare(network)
@@ -166,4 +169,7 @@ if __name__ == "__main__":
     except SlamError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"slam train: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a disk that fails or is full, wherever it says so
+        print(f"slam train: {error}", file=sys.stderr)
         sys.exit(1)
