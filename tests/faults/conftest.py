@@ -35,4 +35,6 @@ def expected(undisturbed) -> runs.Result:
 @pytest.fixture
 def fresh(begun, tmp_path) -> Path:
     return runs.copy(begun, tmp_path / "run")
+
+
 from tests.faults.summary import tally  # noqa: F401
