@@ -86,7 +86,7 @@ def locked(file: str | Path, who: str) -> Iterator[None]:
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove what a killed process left in `folder` of a `whole_file` or `whole_folder`; nobody may be writing there."""
+    """Remove what a killed process left in `folder` of `whole_file` or `whole_folder`; nobody may be writing there."""
     for pattern in (".*.partial", ".*.old"):
         for left in Path(folder).glob(pattern):
             _remove(left)

@@ -1,14 +1,21 @@
 """One short training, and its undisturbed end."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from slam.training.plan import make_plan
 from tests.faults import runs
-from tests.training.conftest import profile  # noqa: F401
+from tests.faults.summary import tally  # noqa: F401
+from tests.training.conftest import make_profile
 
 STEPS = {"train.steps": 12, "train.checkpoint_every": 2, "train.log_every": 1, "train.keep": 4}
+
+
+@pytest.fixture(scope="session")
+def profile(random_teacher):
+    return partial(make_profile, random_teacher)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +42,3 @@ def expected(undisturbed) -> runs.Result:
 @pytest.fixture
 def fresh(begun, tmp_path) -> Path:
     return runs.copy(begun, tmp_path / "run")
-
-
-from tests.faults.summary import tally  # noqa: F401

@@ -1,5 +1,6 @@
 """A profile for short trainings."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,27 +9,28 @@ import yaml
 from slam.config import parse
 
 
-@pytest.fixture(scope="session")
-def profile(random_teacher):
-    """profile(**{"train.steps": 6}): the tiny profile on the random teacher, cut down, with changes."""
+def make_profile(teacher: Path, **changes):
+    """The tiny profile on `teacher`, cut down, with changes such as {"train.steps": 6}."""
     tiny = yaml.safe_load(Path("params.yaml").read_text())["profiles"]["tiny"]
+    values = {**tiny, "teacher": str(teacher)}
+    values["distill"] = {**tiny["distill"], "k": 20}
+    values["train"] = {
+        **tiny["train"],
+        "lr": 3e-4,
+        "decay": "constant",
+        "steps": 6,
+        "batch": 8,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "keep": 4,
+    }
+    for key, value in changes.items():
+        section, name = key.split(".")
+        values[section] = {**values[section], name: value}
+    return parse(values, "test")
 
-    def make(**changes):
-        values = {**tiny, "teacher": str(random_teacher)}
-        values["distill"] = {**tiny["distill"], "k": 20}
-        values["train"] = {
-            **tiny["train"],
-            "lr": 3e-4,
-            "decay": "constant",
-            "steps": 6,
-            "batch": 8,
-            "checkpoint_every": 3,
-            "log_every": 2,
-            "keep": 4,
-        }
-        for key, value in changes.items():
-            section, name = key.split(".")
-            values[section] = {**values[section], name: value}
-        return parse(values, "test")
 
-    return make
+@pytest.fixture
+def profile(random_teacher):
+    """profile(**{"train.steps": 6}), on the random teacher."""
+    return partial(make_profile, random_teacher)
