@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ from slam.training.state import State
 
 RESUMABLE = 2  # newest checkpoints that a run can go on from
 EMA, STUDENT, OPTIMIZER, SCALER = (f"{name}.safetensors" for name in ("ema", "student", "optimizer", "scaler"))
+KEYS = {"step", "fingerprint", "processes", "files", "sha256"}  # of a manifest
 RESUME_ONLY = (STUDENT, OPTIMIZER, SCALER)
 
 Files = dict[str, dict[str, Tensor]]  # name of a file to its tensors
@@ -78,18 +81,24 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").exists())
 
 
-def newest_whole(folder: Path, report=print) -> Path | None:
-    """The newest checkpoint to go on from whose every file has its recorded sha256; says which ones it passes over."""
-    for path in reversed(checkpoints(folder)):
+def newest_whole(folder: Path, report=print, fingerprint: str | None = None) -> Path | None:
+    """The newest checkpoint to go on from whose every file has its recorded sha256, of the plan with that fingerprint
+    if one is given; says which ones it passes over."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            files = read_manifest(path)["files"]
-            if STUDENT not in files:
+            manifest = read_manifest(path)
+            if EMA not in manifest["files"]:
+                raise SlamError(f"{path}: its manifest names no {EMA}")
+            if fingerprint not in (None, manifest["fingerprint"]):
+                raise SlamError(f"{path}: it is a checkpoint of another configuration")
+            if STUDENT not in manifest["files"]:
                 continue
-            for name, entry in files.items():
+            for name, entry in manifest["files"].items():
                 verify(path / name, entry["sha256"], "slam train")
             return path
-        except SlamError as error:
-            report(f"{error}. Passing over this checkpoint")
+        except (SlamError, OSError, LookupError, TypeError, ValueError) as error:  # a forged one may hold anything
+            told = error if isinstance(error, SlamError) else f"{path}: it holds no manifest of ours ({error!r})"
+            report(f"{told}. Passing over this checkpoint")
     return None
 
 
@@ -106,28 +115,35 @@ def restore(path: Path, state: State) -> int:
 
 
 def thin(folder: Path, keep: int) -> None:
-    """Keep the averages of the newest `keep` checkpoints, and what resuming needs of the newest `RESUMABLE`."""
+    """Keep the averages of the newest `keep` checkpoints, and what resuming needs of the newest `RESUMABLE`.
+
+    A damaged one is left as it is while it is one of those.
+    """
     paths = checkpoints(folder)
-    for path in paths[:-keep]:
-        for file in sorted(path.iterdir(), key=lambda file: file.name != "manifest.json"):
-            file.unlink()  # the manifest first: without it the rest is no checkpoint
-        path.rmdir()
+    rest = [path for path in folder.glob("step-*") if path < paths[-1] and path not in paths]  # a kill left it so
+    for path in [*rest, *paths[:-keep]]:
+        (path / "manifest.json").unlink(missing_ok=True)  # first: without it the rest is no checkpoint
+        shutil.rmtree(path)
     for path in paths[-keep:-RESUMABLE]:
-        manifest = read_manifest(path)
-        kept = {name: entry for name, entry in manifest["files"].items() if name not in RESUME_ONLY}
-        if kept != manifest["files"]:
-            write_json(path / "manifest.json", _sealed({**manifest, "files": kept}))
-        for name in RESUME_ONLY:
-            (path / name).unlink(missing_ok=True)
+        with suppress(SlamError):
+            manifest = read_manifest(path)
+            kept = {name: entry for name, entry in manifest["files"].items() if name not in RESUME_ONLY}
+            if kept != manifest["files"]:
+                write_json(path / "manifest.json", _sealed({**manifest, "files": kept}))
+            for name in RESUME_ONLY:
+                (path / name).unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> dict:
     """Raises `SlamError` unless it is as it was written, and of the folder it lies in."""
     file = path / "manifest.json"
-    manifest = read_json(file, "slam train")
-    if not isinstance(manifest, dict) or manifest != _sealed(manifest):
-        raise SlamError(f"{file}: its sha256 is not that of its content: it changed on disk; run `slam train` again")
-    if path.name != f"step-{manifest['step']:06d}":
+    try:
+        manifest = read_json(file, "slam train")
+    except (OSError, RecursionError) as error:
+        raise SlamError(f"{file} cannot be read ({error}): remove {path} and run `slam train` again") from None
+    if not isinstance(manifest, dict) or set(manifest) != KEYS or manifest != _sealed(manifest):
+        raise SlamError(f"{file} changed on disk: remove {path} and run `slam train` again")
+    if path.name != f"step-{manifest['step']:06}":
         raise SlamError(f"{file}: it is the manifest of step {manifest['step']}: the folder was renamed")
     return manifest
 

@@ -61,10 +61,10 @@ def _train(folder: Path, stop: Stop) -> int:
         network.unet.enable_gradient_checkpointing()
 
     root = folder / "checkpoints"
-    newest = checkpoint.newest_whole(root, accelerator.print)
+    newest = checkpoint.newest_whole(root, accelerator.print, plan.fingerprint)
     start = checkpoint.restore(newest, state) if newest else 0
-    if accelerator.is_main_process:
-        sweep(folder), sweep(root)
+    for place in (folder, root) if main else ():
+        sweep(place)
     if newest:
         accelerator.print(f"going on from {newest}")
     student = accelerator.prepare(network)
