@@ -130,9 +130,10 @@ def damaged(undisturbed, tmp_path):
     return make
 
 
-def test_each_of_500_mutations_of_a_checkpoint_is_found_and_the_one_before_is_taken(undisturbed, damaged, tally):
+@pytest.mark.parametrize("count", [2 * len(KINDS), pytest.param(MUTATIONS, marks=pytest.mark.slow)])
+def test_each_mutation_of_a_checkpoint_is_found_and_the_one_before_is_taken(count, undisturbed, damaged, tally):
     fingerprint = read_plan(undisturbed).fingerprint
-    for i in range(MUTATIONS):
+    for i in range(count):
         kind = KINDS[i % len(KINDS)]
         folder, said = damaged(i, kind), []
         tally.tried("damage to a checkpoint")

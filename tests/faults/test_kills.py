@@ -1,54 +1,64 @@
-"""kill -9 at any moment: the same command again ends as if nothing had happened, bit for bit."""
+"""kill -9 or SIGTERM at any moment: the same command again ends as if nothing had happened, bit for bit."""
 
 import os
 import random
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.faults import runs
+from tests.faults.summary import Tally
 
 KILLS = int(os.environ.get("SLAM_KILLS", "20"))
-NIGHTLY = 200
 
 
-def where(folder) -> str:
-    """What a kill met, for the table."""
-    root = folder / "checkpoints"
-    if any(root.glob(".*.partial")):
-        return "while a checkpoint was written"
-    return "between checkpoints" if any(root.glob("step-*")) else "before the first checkpoint"
-
-
-def killed_and_gone_on(begun, expected, tmp_path, kills: int, seed: int, tally) -> None:
-    draw = random.Random(seed)
-    folder, number, left = None, 0, kills
-    took = 3.0  # seconds of a whole run, as far as is known
+def disturbed(begun: Path, expected: runs.Result, place: Path, number: int, times: int, tally: Tally) -> None:
+    """Ends runs by signal `number` at `times` random moments in all, and goes on with each to its end."""
+    draw = random.Random(number)
+    folder, left = None, times
+    took = 1.0  # seconds of a whole run, as far as is known
     while left or folder:
-        if folder is None:
-            folder, number = runs.copy(begun, tmp_path / str(number)), number + 1
+        folder = folder or runs.copy(begun, place / f"{number}-{left}")
         started = time.monotonic()
         child = runs.begin(folder)
         if left:
             child.join(draw.uniform(0, took))
-            if child.is_alive():
-                child.kill()
-                left -= 1
-                child.join()
+        if left and child.is_alive():
+            os.kill(child.pid, number)
+            end = runs.end(folder, child)
+            assert end.code in (-number, 128 + number, 0), end  # SIGTERM may come when all is done
+            if number == signal.SIGKILL:
                 tally.tried(f"kill -9 {where(folder)}")
-                continue
+            else:
+                tally.tried("SIGTERM")
+            left -= 1
+            continue
         end = runs.end(folder, child)
-        took = time.monotonic() - started if left == kills else took
+        took = max(took, time.monotonic() - started)
         assert end.code == 0, end.said
         assert runs.result(folder) == expected
         assert not list((folder / "checkpoints").glob(".*")), "what a killed run left stays for ever"
         folder = None
 
 
+def where(folder: Path) -> str:
+    root = folder / "checkpoints"
+    if any(root.glob(".*.partial")):
+        return "while a checkpoint was written"
+    return "between checkpoints" if any(root.glob("step-*")) else "before the first checkpoint"
+
+
 def test_kills_at_random_moments_change_no_bit(begun, expected, tmp_path, tally):
-    killed_and_gone_on(begun, expected, tmp_path, KILLS, seed=0, tally=tally)
+    disturbed(begun, expected, tmp_path, signal.SIGKILL, KILLS, tally)
+
+
+def test_sigterm_at_random_moments_changes_no_bit(begun, expected, tmp_path, tally):
+    disturbed(begun, expected, tmp_path, signal.SIGTERM, KILLS // 4, tally)
 
 
 @pytest.mark.nightly
 def test_hundreds_of_kills_change_no_bit(begun, expected, tmp_path, tally):
-    killed_and_gone_on(begun, expected, tmp_path, NIGHTLY, seed=1, tally=tally)
+    disturbed(begun, expected, tmp_path, signal.SIGKILL, 10 * KILLS, tally)
+    disturbed(begun, expected, tmp_path, signal.SIGTERM, 5 * KILLS, tally)

@@ -91,7 +91,7 @@ def _train(folder: Path, stop: Stop) -> int:
             if saving or done % config.log_every == 0:
                 values = over_ranks(accelerator, torch.stack(window)).tolist()
                 gap = ema_gap(state).item()
-                rate = config.batch * len(window) / (time.perf_counter() - clock)
+                rate = per_second(config.batch * len(window), time.perf_counter() - clock)
                 if journal:
                     journal.write(lines(values, done, rate, gap, config))
                 skips.count((skipped, scale) for _, _, skipped, scale in values)
@@ -138,6 +138,11 @@ def lr_at(config: Train, step: int) -> float:
 
 def over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
     return accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
+
+
+def per_second(count: int, seconds: float) -> float:
+    """0 where the clock stood still or went backwards."""
+    return count / seconds if seconds > 0 else 0.0
 
 
 def lines(values: list[list[float]], done: int, rate: float, gap: float, config: Train) -> list[dict]:
