@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slam.config import Evaluate
 from slam.errors import SlamError
 from slam.evaluation.evaluate import evaluate_stage
 from slam.evaluation.rows import table_rows
@@ -78,6 +79,7 @@ def test_a_killed_evaluation_goes_on_from_the_part_where_it_stopped(config, run,
     assert not list(tmp_path.glob(".evaluation/part-*"))
 
 
+@pytest.mark.slow
 def test_a_new_student_redraws_only_the_students_rows(config, run, random_teacher, drawn):
     parts, _ = drawn
     _, before = run(config)
@@ -89,12 +91,13 @@ def test_a_new_student_redraws_only_the_students_rows(config, run, random_teache
 
 
 @pytest.mark.parametrize("change", [{"seed": 3}, {"samples": 15}, {"protocol": "own"}, {"judge": None}])
-def test_a_change_of_the_protocol_changes_its_hash(config, run, change):
-    few = config.model_copy(update={"samplers": (), "steps": (1,), "teacher_steps": 1})
-    (_, first), (_, second) = run(few), run(few.model_copy(update=change))
-    assert first[0]["protocol_hash"] != second[0]["protocol_hash"]
-    if change == {"judge": None}:
-        assert all(record["faithfulness"] is None for record in second)
+def test_a_change_of_the_protocol_or_its_inputs_changes_the_hash(config, evaluation_set, change):
+    def hash(config):
+        studio = Studio(config, {}, evaluation_set, "cpu")
+        return studio.protocol.hash(studio.facts)
+
+    same = config.model_copy(update={"batch": 1, "processes": 2, "rows": 1, "steps": (1,)})
+    assert hash(same) == hash(config) != hash(config.model_copy(update=change))
 
 
 def test_the_same_weights_draw_the_same_for_both_models(config, run, random_teacher):
@@ -102,6 +105,31 @@ def test_the_same_weights_draw_the_same_for_both_models(config, run, random_teac
     _, records = run(config.model_copy(update={"guidance": 1.0}), student=random_teacher)
     ours = {(r["model"], r["steps"]): r for r in records if r["sampler"] in ("ddim", "lcm")}
     assert ours["teacher", 1]["model_sha256"] == ours["student", 1]["model_sha256"]
+
+
+@pytest.mark.slow
+def test_the_champion_stands_beside_the_student_in_table_and_pictures(config, run, random_teacher, tmp_path):
+    few = config.model_copy(update={"samplers": (), "steps": (1,), "teacher_steps": 1})
+    _, records = run(few, champion=random_teacher)
+    ours = {record["model"]: record for record in records}
+    assert list(ours) == ["vae", "teacher", "champion", "student"]
+    assert ours["champion"]["model_sha256"] == ours["teacher"]["model_sha256"] != ours["student"]["model_sha256"]
+    assert ours["champion"]["protocol_hash"] == ours["student"]["protocol_hash"]
+    widths = {}
+    for name in ("samples.png", "worst.png"):
+        with Image.open(tmp_path / name) as picture:
+            widths[name] = picture.width
+    run(few)
+    for name, width in widths.items():
+        with Image.open(tmp_path / name) as picture:
+            assert width - picture.width == 96 + 16, name  # one column
+
+
+def test_a_protocol_on_inception_refuses_other_features_before_anything_is_drawn(config, run, tmp_path):
+    coco = Evaluate(**config.model_dump() | {"protocol": "coco2017-5k/first-caption", "samples": None})
+    studio = Studio(coco, {}, tmp_path, "cpu")
+    with pytest.raises(SlamError, match="protocol coco2017-5k/first-caption needs the file of the Inception weights"):
+        studio.instruments  # noqa: B018
 
 
 def test_a_missing_student_says_what_to_run(config, run, tmp_path):

@@ -69,6 +69,13 @@ def test_too_few_captions_missing_and_broken_pictures_are_named(coco):
         load_reference(coco, 2)
 
 
+def test_images_without_captions_are_said_so(coco):
+    document = json.loads((coco / "captions.json").read_text())
+    write_json(coco / "captions.json", document | {"annotations": []})
+    with pytest.raises(SlamError, match="expected 2 captioned pictures .*, found 0 of 3"):
+        load_reference(coco, 2)
+
+
 def test_what_is_not_coco_is_said_so(coco):
     write_json(coco / "captions.json", {"images": [{"id": 1}], "annotations": []})
     with pytest.raises(SlamError, match="expected COCO captions.*'file_name'"):

@@ -19,7 +19,7 @@ from slam.evaluation.neighbours import K, inside, radii
 from slam.evaluation.observe import Observations
 
 WIDE = 512  # features; for more, a resample's distance takes seconds
-FEW = 20  # resamples then: the interval's width is then itself right within a sixth
+FEW, FEWER = 100, 20  # resamples of a distance, up to WIDE and beyond: its spread is right within 7% and 16%
 
 
 class Target:
@@ -67,7 +67,7 @@ def scores(seen: Observations, target: Target, judged: bool, each: int = 1) -> d
     """
     n, dims = seen.features.shape
     drawn = weights(n, RESAMPLES, each)
-    few = drawn if dims <= WIDE else drawn[:FEW]
+    few = drawn[: FEW if dims <= WIDE else FEWER]
     values = point_scores(seen, target.moments, judged)
     intervals = {"fid": interval(values["fid"], distances(seen.features, target.distance, few), 0)}
     intervals["clip_score"] = interval(values["clip_score"], 100 * mean(seen.cosines, drawn), -100, 100)

@@ -23,8 +23,9 @@ from slam.training.journal import read_journal
 
 NAME = "slam"  # of the experiment and of the registered model
 STUDY = "slam-study"  # the experiment of the study's reports
-PICTURES_AND_TABLES = (paths.METRICS, paths.SAMPLES, paths.TABLE, paths.SELECTION)
-SETTINGS = {"model", "sampler", "steps", "guidance", "n", "seed"}  # of a record; its other numbers were measured
+PICTURES_AND_TABLES = (paths.METRICS, paths.SAMPLES, paths.WORST, paths.TRADEOFF, paths.TABLE, paths.SELECTION)
+# Of a record; its other numbers were measured
+SETTINGS = {"model", "sampler", "steps", "guidance", "n", "seed", "protocol_version"}
 BATCH = 1000  # metrics a request; the server takes no more
 
 
