@@ -94,7 +94,7 @@ def test_generate_needs_the_guidance_scale_of_a_student_that_is_told_it(random_t
     teacher = load(random_teacher)
     export(replace(teacher, unet=make_student(teacher.unet, "w")), tmp_path / "student")
     arguments = ["generate", "a red circle", "--model", str(tmp_path / "student"), "--out", str(tmp_path / "a.png")]
-    with pytest.raises(cli.SlamError, match="is told its guidance scale: add --guidance"):
+    with pytest.raises(cli.SlamError, match="guidance: this student is told its guidance scale"):
         CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     CliRunner().invoke(cli.app, [*arguments, "--guidance", "5"], catch_exceptions=False)
     assert Image.open(tmp_path / "a.png").size == (32, 32)
@@ -105,7 +105,6 @@ def test_generate_needs_the_guidance_scale_of_a_student_that_is_told_it(random_t
     [
         (["a red circle", "--model", "no/such"], "--model no/such is not a folder"),
         (["a red circle", "--model", "teachers", "--out", "a.jpg"], "expected a name that ends in .png"),
-        ([" ", "--model", "teachers"], "the prompt is empty"),
         (["a red circle", "--model", "teachers"], "teachers is not a whole diffusers folder"),
     ],
 )

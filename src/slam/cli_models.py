@@ -11,22 +11,32 @@ import typer
 def generate(
     prompt: Annotated[str, typer.Argument(help="what to draw")],
     steps: Annotated[int, typer.Option(min=1, max=50, help="1 to 4 is what a student is for")] = 4,
-    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("picture.png"),
-    model: Annotated[Path | None, typer.Option(help="a diffusers folder; the champion by default")] = None,
+    out: Annotated[Path, typer.Option(help="the PNG to write; with --images, NAME-0.png, NAME-1.png, …")] = Path(
+        "picture.png"
+    ),
+    model: Annotated[
+        str | None, typer.Option(help="a diffusers folder or models:/slam/3; the champion by default")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same picture")] = 0,
     guidance: Annotated[
         float | None, typer.Option(min=1, help="for a student that is told it (lcm_w); others have learnt theirs")
     ] = None,
+    height: Annotated[int | None, typer.Option(help="pixels; as the model was trained by default")] = None,
+    width: Annotated[int | None, typer.Option(help="pixels; as the model was trained by default")] = None,
+    images: Annotated[int, typer.Option(min=1, max=64, help="how many pictures")] = 1,
 ) -> None:
-    """Draw a picture with the champion, or with `--model DIR`."""
-    from slam.evaluation.single import draw_picture
+    """Draw pictures with the champion, or with `--model`."""
+    from slam.evaluation.single import draw_pictures
 
     if model is None:
         from slam.registry.champion import champion_folder
 
-        model = champion_folder()
-    draw_picture(model, prompt, steps, seed, out, guidance)
-    print(out)
+        folder = champion_folder()
+    else:
+        folder = Path(local_folder(model))
+    asked = {"steps": steps, "seed": seed, "guidance": guidance, "height": height, "width": width, "images": images}
+    for path in draw_pictures(folder, prompt, out, **asked):
+        print(path)
 
 
 def local_folder(model: str) -> str:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from slam.errors import SlamError
 from slam.evaluation.samplers import sample
 from slam.models.diffusion import LatentDiffusion
+from slam.models.drawing import stream
 from slam.progress import batches
 
 
@@ -94,12 +94,8 @@ def paint(
 
 
 def streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
-    """A CPU generator for each picture, seeded by (seed, index) alone.
-
-    Hashed, because torch's CPU generator keeps only the low 32 bits of its seed.
-    """
-    hashed = (np.random.SeedSequence((seed, i)).generate_state(1) for i in indices)
-    return [torch.Generator().manual_seed(int(state[0])) for state in hashed]
+    """A CPU generator for each picture, seeded by (seed, index) alone."""
+    return [stream(seed, index) for index in indices]
 
 
 def draw(own: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:

@@ -1,35 +1,37 @@
-"""One picture from one prompt: what `slam generate` does."""
+"""Pictures of one prompt: what `slam generate` does, by the code that a served model draws with."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from PIL import Image
+from typing import Any
 
 from slam.errors import SlamError
-from slam.evaluation.features import rows
-from slam.evaluation.generate import generate
 from slam.files import whole_file
-from slam.models.diffusion import load
+from slam.models.drawing import Painter, WrongRequestError
 
 
-def draw_picture(folder: Path, prompt: str, steps: int, seed: int, out: Path, guidance: float | None = None) -> None:
-    """Write the student in `folder`'s picture of `prompt` to `out`: it is picture 0 of `seed`, as in an evaluation.
+def draw_pictures(folder: Path, prompt: str, out: Path, **asked: Any) -> list[Path]:
+    """Write the student in `folder`'s pictures of `prompt` to `out`, or of several to `OUT-0.png`, …; returns the paths.
 
-    A student that is told its guidance scale needs one; the others have learnt theirs, and None means 1, no further.
+    `asked` is what `Painter.draw` takes: steps, seed, guidance, height, width, images. Picture i is picture i of that
+    seed in an evaluation, up to rounding. Raises `SlamError`.
     """
     if out.suffix.lower() != ".png":
         raise SlamError(f"--out {out}: expected a name that ends in .png")
-    if not prompt.strip():
-        raise SlamError("the prompt is empty: say what to draw")
     if not folder.is_dir():
         raise SlamError(f"--model {folder} is not a folder: expected a diffusers folder, such as models/student")
-    model = load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
-    if model.told_w and guidance is None:
-        raise SlamError(f"the student in {folder} is told its guidance scale: add --guidance, such as 5")
-    (drawn,) = generate(
-        model, [prompt], sampler="lcm", steps=steps, guidance=guidance or 1.0, seed=seed, batch=1, label="draw"
-    )
-    with whole_file(out) as partial:
-        Image.fromarray(rows(drawn.pictures)[0]).save(partial, format="PNG")
+    if not (folder / "model_index.json").is_file():
+        raise SlamError(
+            f"--model {folder} is not a whole diffusers folder: expected model_index.json, as in models/student"
+        )
+    try:
+        pictures = Painter(folder).draw([prompt], **asked)
+    except WrongRequestError as error:
+        raise SlamError(str(error)) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SlamError(f"--model {folder} does not draw: {str(error).splitlines()[0]}") from None
+    names = [out] if len(pictures) == 1 else [out.with_stem(f"{out.stem}-{i}") for i in range(len(pictures))]
+    for name, picture in zip(names, pictures, strict=True):
+        with whole_file(name) as partial:
+            picture.save(partial, format="PNG")
+    return names

@@ -12,16 +12,20 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from slam import paths
 from slam.config import Profile
+from slam.models import drawing
 from slam.registry.mirror import drain
 from slam.registry.record import fingerprint, locked
 from slam.registry.track import NAME, connect, log_inputs_and_results
 
 TRAINED_BY = "slam.training_run"  # tag of a version's run: the run of its training, which slam/registry/mirror.py feeds
 PYFUNC = Path("mlflow/pyfunc.py")
-PARAMS = (("steps", "integer", 4), ("seed", "integer", 0), ("guidance", "double", 1.0))
+DRAWING = Path(drawing.__file__)  # a copy goes with the model
+# 0 stands for "as the model was trained"
+PARAMS = (("steps", "integer", 4), ("seed", "long", 0), ("images", "integer", 1), ("height", "integer", 0))
+PARAMS += (("width", "integer", 0), ("guidance", "double", 0.0))
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "prompt")]),
-    outputs=Schema([ColSpec("string", "png")]),
+    outputs=Schema([ColSpec("string", "prompt"), ColSpec("string", "png")]),
     params=ParamSchema([ParamSpec(*param) for param in PARAMS]),
 )
 NEEDS = ("mlflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pandas", "numpy", "pillow")
@@ -47,6 +51,7 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
             model = mlflow.pyfunc.log_model(
                 name="student",
                 python_model=str(root / PYFUNC),
+                code_paths=[str(DRAWING)],
                 artifacts={"student": str((root / paths.STUDENT).absolute())},
                 signature=SIGNATURE,
                 pip_requirements=[f"{package}=={version(package)}" for package in NEEDS],
