@@ -204,7 +204,8 @@ def teacher(
         _report(name, measured)
 
 
-app.command()(cli_models.generate)
+for command in (cli_models.generate, cli_models.promote, cli_models.rollback):
+    app.command()(command)
 
 
 def _load(profile: str | None) -> config.Profile:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from slam.errors import SlamError
+
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="what to draw")],
@@ -37,6 +39,33 @@ def generate(
     asked = {"steps": steps, "seed": seed, "guidance": guidance, "height": height, "width": width, "images": images}
     for path in draw_pictures(folder, prompt, out, **asked):
         print(path)
+
+
+def promote(version: Annotated[str, typer.Argument(help="its number in MLflow, such as 3")]) -> None:
+    """Let the gate, mlflow/promotion.yaml, judge a version; it becomes champion, or the command fails with the reason.
+
+    It is held against the present champion, which becomes `previous`; a version that fails becomes `challenger`.
+    Every rule's outcome is printed, and kept in MLflow.
+    """
+    from slam.registry.promote import promote as decide
+
+    decision = decide(version)
+    for check in decision.checks:
+        print(f"{'pass' if check.passed else 'FAIL'}  {check.says}")
+    if decision.noticed:
+        print(f"note  {decision.noticed}")
+    if decision.alias != "champion":
+        raise SlamError(f"version {version} is not promoted: {decision.reason}")
+    before = f"version {decision.before}" if decision.before else "nobody"
+    print(f"version {version} is champion; before, it was {before}")
+
+
+def rollback(why: Annotated[str, typer.Option(help="the reason, for the record")] = "asked for") -> None:
+    """Give `champion` back to `previous`, if that version still loads, draws and has the files that were measured."""
+    from slam.registry.promote import rollback as go_back
+
+    decision = go_back(why=why)
+    print(f"version {decision.version} is champion again; it was version {decision.before}")
 
 
 def local_folder(model: str) -> str:

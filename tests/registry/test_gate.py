@@ -55,6 +55,41 @@ def test_worse_than_the_champion_by_more_than_the_tolerance_fails():
     ]
 
 
+def test_with_an_interval_the_champion_is_beaten_by_no_more_than_its_upper_end():
+    champion = [row | {"fid_interval": [9.5, 10.5]} for row in good_records(10.0)]
+    assert failures(good_records(10.5), champion) == []
+    (first, *_) = [check for check in judge(GATE, good_records(10.6), champion) if not check.passed]
+    assert first.says == "fid at 1 step 10.6, at most 10.5, the upper end of the champion's 10"
+
+
+def test_a_student_that_is_too_slow_fails():
+    assert failures(with_student(seconds_per_image=0.02)) == ["seconds_per_image at 1 step against the teacher"]
+    assert failures(with_student(seconds_per_image=None)) == [
+        f"seconds_per_image at {steps} against the teacher" for steps in ("1 step", "4 steps")
+    ]
+
+
+@pytest.mark.parametrize("key", ["fid", "clip_score", "seconds_per_image", "protocol_hash"])
+def test_a_metric_that_is_not_there_fails_whichever_it_is(key):
+    assert failures(good_records()) == []
+    missing = [{name: value for name, value in row.items() if name != key} for row in good_records()]
+    assert failures(missing)
+    assert failures([row if row["model"] == "teacher" else row | {key: None} for row in good_records()])
+
+
+@pytest.mark.parametrize("key", ["fid", "clip_score", "faithfulness", "seconds_per_image", "fid_interval"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_named_wherever_it_is(key, value):
+    wrong = [value, value] if key == "fid_interval" else value
+    (check,) = [check for check in judge(GATE, with_student(**{key: wrong}), None) if check.rule == "finite"]
+    assert not check.passed
+    assert f"student lcm 1 steps: {key} = {value}" in check.says
+
+
+def test_nothing_measured_fails_every_way():
+    assert {"one protocol", "fid at 1 step against a training-free sampler"} <= set(failures([]))
+
+
 def test_a_champion_measured_under_another_protocol_is_never_compared():
     other = [row | {"protocol_hash": "1" * 64} for row in good_records(1000.0)]
     (check,) = [check for check in judge(GATE, good_records(), other) if not check.passed]

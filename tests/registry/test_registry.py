@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -78,22 +77,6 @@ def test_a_better_student_takes_over_and_a_worse_one_only_challenges(finished):
     assert [check["rule"] for check in audit["checks"] if not check["passed"]] == [
         f"fid at {steps} against the champion" for steps in ("1 step", "2 steps", "4 steps")
     ]
-
-
-@pytest.mark.slow
-def test_two_promotions_at_once_happen_one_after_the_other(finished):
-    before = "None"
-    for fids in ((10.0, 10.1), (10.2, 10.3)):
-        versions = [register(finished, fid) for fid in fids]
-        with ThreadPoolExecutor(2) as pool:
-            decisions = list(pool.map(lambda version: promote(version, finished), versions))
-        assert [decision.alias for decision in decisions] == ["champion", "champion"]
-        last = aliases()["champion"]
-        (first,) = set(versions) - {last}
-        seen = {v: MlflowClient().get_model_version("slam", v).tags["gate.champion_before"] for v in versions}
-        assert seen == {first: before, last: first}
-        assert aliases()["previous"] == first
-        before = last
 
 
 def test_a_student_that_does_not_load_is_no_champion(finished):

@@ -11,7 +11,7 @@ from slam.models.drawing import Painter, WrongRequestError
 
 
 def draw_pictures(folder: Path, prompt: str, out: Path, **asked: Any) -> list[Path]:
-    """Write the student in `folder`'s pictures of `prompt` to `out`, or of several to `OUT-0.png`, …; returns the paths.
+    """Write the student in `folder`'s pictures of `prompt` to `out`, or of several to `OUT-0.png`, …; gives the paths.
 
     `asked` is what `Painter.draw` takes: steps, seed, guidance, height, width, images. Picture i is picture i of that
     seed in an evaluation, up to rounding. Raises `SlamError`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import PositiveFloat, PositiveInt
@@ -12,7 +13,7 @@ from pydantic import PositiveFloat, PositiveInt
 from slam.config import Frozen, parse
 from slam.errors import SlamError
 
-Records = list[dict]  # of reports/metrics.json: model, sampler, steps, fid, clip_score, faithfulness, …, protocol
+Records = list[dict]  # of reports/metrics.json: model, sampler, steps, fid, fid_interval, clip_score, …, protocol_hash
 Limits = dict[PositiveInt, PositiveFloat]  # step count -> ratio
 
 
@@ -20,6 +21,7 @@ class Gate(Frozen):
     fid_of_best_training_free: Limits
     clip_score_of_teacher: Limits
     faithfulness_of_teacher: Limits
+    seconds_of_teacher: Limits
     fid_of_champion: PositiveFloat
 
 
@@ -41,6 +43,7 @@ def load_gate(path: str | Path) -> Gate:
 
 def judge(gate: Gate, records: Records, champion: Records | None) -> list[Check]:
     """Every rule's outcome for the student in `records`, against the present champion's own, if there is one."""
+    teacher = max((record for record in records if record.get("model") == "teacher"), key=_steps, default={})
     return [
         _finite(records),
         _one_protocol(records, champion),
@@ -48,41 +51,60 @@ def judge(gate: Gate, records: Records, champion: Records | None) -> list[Check]
             _at_most(limit, "fid", steps, records, *_best_training_free(records, steps))
             for steps, limit in gate.fid_of_best_training_free.items()
         ),
-        *_floors(gate.clip_score_of_teacher, "clip_score", records),
-        *_floors(gate.faithfulness_of_teacher, "faithfulness", records),
-        *_against_champion(gate.fid_of_champion, records, champion),
+        *_floors(gate.clip_score_of_teacher, "clip_score", records, teacher),
+        *_floors(gate.faithfulness_of_teacher, "faithfulness", records, teacher),
+        *(
+            _at_most(limit, "seconds_per_image", steps, records, teacher.get("seconds_per_image"), "the teacher")
+            for steps, limit in gate.seconds_of_teacher.items()
+        ),
+        *(_against_champion(gate.fid_of_champion, records, row) for row in champion or [] if _is_student(row)),
     ]
 
 
 def _finite(records: Records) -> Check:
     bad = [
-        f"{record['model']} {record['sampler']} {record['steps']} steps: {key} = {value}"
+        f"{record.get('model')} {record.get('sampler')} {record.get('steps')} steps: {key} = {value}"
         for record in records
-        for key, value in record.items()
-        if isinstance(value, float) and not math.isfinite(value)
+        for key, value in _numbers(record)
+        if not math.isfinite(value)
     ]
     return Check("finite", not bad, "; ".join(bad) or "every number is finite")
 
 
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a record, those in its lists and dicts too."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _numbers(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item, key)
+    elif isinstance(value, float | int):
+        yield key, value
+
+
 def _one_protocol(records: Records, champion: Records | None) -> Check:
     """Numbers of two protocols say nothing about each other (other captions, counts or features)."""
-    ours, theirs = ({f"{r['protocol']} ({r['protocol_hash'][:8]})" for r in side} for side in (records, champion or []))
-    if len(ours | theirs) == 1:
+    ours, theirs = (
+        {f"{r.get('protocol')} ({str(r.get('protocol_hash', 'no hash'))[:8]})" for r in side}
+        for side in (records, champion or [])
+    )
+    if len(ours | theirs) == 1 and all(record.get("protocol_hash") for record in records):
         return Check("one protocol", True, f"measured under {ours.pop()}")
     advice = "; a new protocol needs the alias champion removed first (mlflow/README.md)" if theirs - ours else ""
-    return Check("one protocol", False, f"measured under {', '.join(sorted(ours | theirs))}{advice}")
+    return Check("one protocol", False, f"measured under {', '.join(sorted(ours | theirs)) or 'none'}{advice}")
 
 
 def _best_training_free(records: Records, steps: int) -> tuple[float | None, str]:
-    free = [record for record in records if record["model"] == "teacher" and record["steps"] == steps]
-    best = min(free, key=lambda record: record["fid"], default=None)
+    free = [record for record in records if record.get("model") == "teacher" and record.get("steps") == steps]
+    measured = [record for record in free if record.get("fid") is not None]
+    best = min(measured, key=lambda record: record["fid"], default=None)
     return (best["fid"], best["sampler"]) if best else (None, "a training-free sampler")
 
 
-def _floors(limits: Limits, metric: str, records: Records) -> list[Check]:
-    if all(record.get(metric) is None for record in records):
-        return []  # not measured at all, as faithfulness without a judge
-    teacher = max((record for record in records if record["model"] == "teacher"), key=lambda r: r["steps"], default={})
+def _floors(limits: Limits, metric: str, records: Records, teacher: dict) -> list[Check]:
+    if metric == "faithfulness" and all(record.get(metric) is None for record in records):
+        return []  # there is no judge for this profile's pictures
     checks = []
     for steps, limit in limits.items():
         found, reference = _student(records, steps).get(metric), teacher.get(metric)
@@ -92,9 +114,18 @@ def _floors(limits: Limits, metric: str, records: Records) -> list[Check]:
     return checks
 
 
-def _against_champion(limit: float, records: Records, champion: Records | None) -> list[Check]:
-    pairs = [(record["steps"], record["fid"]) for record in champion or [] if record["model"] == "student"]
-    return [_at_most(limit, "fid", steps, records, fid, "the champion") for steps, fid in pairs]
+def _against_champion(ratio: float, records: Records, champion: dict) -> Check:
+    """No worse than the upper end of the champion's interval; than `ratio` x its FID where none was measured."""
+    steps, interval = champion.get("steps"), champion.get("fid_interval")
+    if not interval:
+        return _at_most(ratio, "fid", steps, records, champion.get("fid"), "the champion")
+    found, highest = _student(records, steps).get("fid"), interval[1]
+    says = (
+        f"fid {_at(steps)} {_number(found)}, at most {_number(highest)}, "
+        f"the upper end of the champion's {_number(champion.get('fid'))}"
+    )
+    passed = found is not None and found <= highest
+    return Check(f"fid {_at(steps)} against the champion", passed, says)
 
 
 def _at_most(limit: float, metric: str, steps: int, records: Records, reference: float | None, whose: str) -> Check:
@@ -104,8 +135,16 @@ def _at_most(limit: float, metric: str, steps: int, records: Records, reference:
     return Check(f"{metric} {_at(steps)} against {whose}", passed, says)
 
 
+def _is_student(record: dict) -> bool:
+    return record.get("model") == "student"
+
+
 def _student(records: Records, steps: int) -> dict:
-    return next((record for record in records if record["model"] == "student" and record["steps"] == steps), {})
+    return next((record for record in records if _is_student(record) and _steps(record) == steps), {})
+
+
+def _steps(record: dict) -> int:
+    return record.get("steps") or 0
 
 
 def _at(steps: int) -> str:

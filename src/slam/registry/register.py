@@ -16,6 +16,7 @@ from slam.models import drawing
 from slam.registry.mirror import drain
 from slam.registry.record import fingerprint, locked
 from slam.registry.track import NAME, connect, log_inputs_and_results
+from slam.registry.weights import files_sha256
 
 TRAINED_BY = "slam.training_run"  # tag of a version's run: the run of its training, which slam/registry/mirror.py feeds
 PYFUNC = Path("mlflow/pyfunc.py")
@@ -56,5 +57,5 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
                 signature=SIGNATURE,
                 pip_requirements=[f"{package}=={version(package)}" for package in NEEDS],
             )
-        tags = {"fingerprint": mark, "profile": profile_name}
+        tags = {"fingerprint": mark, "profile": profile_name, "files_sha256": files_sha256(root / paths.STUDENT)}
         return str(mlflow.register_model(model.model_uri, NAME, tags=tags).version)

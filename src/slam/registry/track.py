@@ -85,14 +85,20 @@ def flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def evaluation(path: Path) -> list[Metric]:
-    """`student/lcm/4/fid` and the like; scores that were not measured are left out."""
     now = int(time.time() * 1000)
-    return [
-        Metric(f"{record['model']}/{record['sampler'].replace('+', 'p')}/{record['steps']}/{key}", value, now, 0)
-        for record in json.loads(path.read_text())
-        for key, value in record.items()
-        if key not in SETTINGS and isinstance(value, int | float)
-    ]
+    return [Metric(key, value, now, 0) for key, value in scores(json.loads(path.read_text()))]
+
+
+def scores(records: list[dict]) -> Iterator[tuple[str, float]]:
+    """`student/lcm/4/fid` and the like, with `fid_low` and `fid_high` of an interval, as far as they were measured."""
+    for record in records:
+        row = f"{record['model']}/{record['sampler'].replace('+', 'p')}/{record['steps']}"
+        for key, value in record.items():
+            name = f"{row}/{key.removesuffix('_interval')}"
+            if key.endswith("_interval") and value:
+                yield from zip((f"{name}_low", f"{name}_high"), value, strict=True)
+            elif key not in SETTINGS and isinstance(value, int | float):
+                yield name, value
 
 
 def curves(path: Path) -> list[Metric]:
