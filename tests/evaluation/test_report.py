@@ -37,10 +37,10 @@ MARKDOWN = """\
 
 ±: half of a 95% interval, from resampling the pictures of a row (seeds of training not included).
 
-FID of fewer than 10,000 pictures is too high: here by about 0.40 to 0.40 (FID-infinity); compare it only at the same \
-number.
+FID of fewer than 10,000 pictures is too high: here by about 0.4 (median over the rows, from FID-infinity); compare \
+it only at the same number.
 
-Worst prompts by CLIP score, student, 1 steps:
+Worst prompts by CLIP score, student, 1 step:
 
 * -4.2: a red ring
 """

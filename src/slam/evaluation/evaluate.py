@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -135,8 +135,6 @@ def finish(row: Row, file: Path, parts: list[Part], studio: Studio, target: Targ
 def record_of(row: Row, seen: Observations, studio: Studio, target: Target) -> dict:
     config, protocol = studio.config, studio.protocol
     facts = studio.facts
-    worst = np.argsort(seen.cosines, kind="stable")[:WORST]
-    named = studio.reference.captions
     threads = max(1, torch.get_num_threads() // config.processes)  # as accelerate_launch gives them
     timing = {"block": protocol.block, "processes": config.processes, "threads": threads}
     return {
@@ -150,10 +148,19 @@ def record_of(row: Row, seen: Observations, studio: Studio, target: Target) -> d
         "protocol_hash": protocol.hash(facts),
         "model_sha256": studio.weights[row.model],
         "pictures_sha256": pictures_sha256(seen),
-        "worst": [{"index": int(i), "caption": named[i], "clip_score": 100 * float(seen.cosines[i])} for i in worst],
+        "worst": worst(seen.cosines, studio.reference.captions),
         "timing": timing | {"method": TIMING},
         "inputs": facts | provenance.machine(),
     }
+
+
+def worst(cosines: np.ndarray, captions: Sequence[str]) -> list[dict]:
+    """The WORST captions by the CLIP score of their worst picture, each once, the worst first."""
+    first: dict[str, int] = {}
+    for index in np.argsort(cosines, kind="stable"):
+        first.setdefault(captions[index], int(index))
+    found = list(first.items())[:WORST]
+    return [{"index": i, "caption": caption, "clip_score": 100 * float(cosines[i])} for caption, i in found]
 
 
 def row_file(studio: Studio, row: Row, folder: Path) -> Path:

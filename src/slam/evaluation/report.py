@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -64,7 +65,7 @@ def notes(records: Sequence[dict]) -> list[str]:
     few = [record for record in records if record["n"] < SMALL]
     if few:
         bias = [r["fid"] - r["fid_infinity"] for r in few if r.get("fid_infinity") is not None]
-        by = f": here by about {min(bias):.2f} to {max(bias):.2f} (FID-infinity)" if bias else ""
+        by = f": here by about {np.median(bias):.1f} (median over the rows, from FID-infinity)" if bias else ""
         said.append(f"FID of fewer than {SMALL:,} pictures is too high{by}; compare it only at the same number.")
     timing = records[0].get("timing")
     if timing:
@@ -134,4 +135,5 @@ def _worst(records: Sequence[dict]) -> str:
         return ""
     row = next((record for record in reversed(rows) if record["model"] == "student"), rows[0])
     lines = [f"* {entry['clip_score']:.1f}: {entry['caption']}\n" for entry in row["worst"]]
-    return f"\nWorst prompts by CLIP score, {row['model']}, {row['steps']} steps:\n\n{''.join(lines)}"
+    steps = f"{row['steps']} step{'s' * (row['steps'] > 1)}"
+    return f"\nWorst prompts by CLIP score, {row['model']}, {steps}:\n\n{''.join(lines)}"
