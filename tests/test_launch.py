@@ -117,13 +117,31 @@ time.sleep(300)
     assert all_gone(tree, within=1)
 
 
-def test_a_parent_that_is_killed_outright_leaves_no_orphan():
-    # Without the process in a session of its own: no signal can name it once its parent is gone.
-    parent, tree = start_parent(TREE.replace(", start_new_session=True", ""))
+@pytest.mark.slow
+def test_a_parent_that_is_killed_outright_leaves_no_orphan_not_even_in_a_session_of_its_own():
+    parent, tree = start_parent()
     parent.kill()
     parent.wait()
     assert len(tree) >= 4  # the child, its two, and the warden
     assert all_gone([process for process in tree if process.name() != "sh"])
+
+
+def test_a_child_that_is_killed_takes_all_it_started_with_it():
+    """As when the kernel kills a launcher for want of memory: its workers, in sessions of their own, must not go on."""
+    parent, tree = start_parent()
+    child = next(process for process in tree if process.name().startswith("python"))
+    child.kill()
+    assert parent.stdout.readline() == f"{-signal.SIGKILL}\n"
+    assert parent.wait(20) == 0
+    assert all_gone(tree, within=1)
+
+
+def test_the_environment_of_a_launch_on_several_machines_is_passed_on_as_it_is(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NCCL_SOCKET_IFNAME", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, f"{name} here")
+    lines = []
+    run(["sh", "-c", "echo $MASTER_ADDR,$MASTER_PORT,$NCCL_SOCKET_IFNAME,$CUDA_VISIBLE_DEVICES"], lines.append)
+    assert lines == ["MASTER_ADDR here,MASTER_PORT here,NCCL_SOCKET_IFNAME here,CUDA_VISIBLE_DEVICES here"]
 
 
 @pytest.fixture

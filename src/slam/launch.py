@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import psutil
@@ -21,9 +23,20 @@ from slam.errors import SlamError
 
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL: a training run writes its last checkpoint in them
 
+TREE = "SLAM_TREE"  # variable of every process below a child: says whose it is, also when its parents are gone
+
 # Waits for its standard input to close, which the kernel does however the parent dies; then stops the group named on
-# the first line. (Linux's PR_SET_PDEATHSIG would reach the direct child only, and macOS has no such thing.)
-_WARDEN = 'read -r group; read -r _; kill -s TERM -- "-$group" && sleep "$0" && kill -s KILL -- "-$group"'
+# the first line, and what the group started in sessions of its own. (Linux's PR_SET_PDEATHSIG would reach the direct
+# child only, and macOS has no such thing.) torchrun has the same grace for its workers: 5 seconds more, for it to end.
+_WARDEN = """
+read -r group; read -r _
+kill -s TERM -- "-$group"
+sleep "$0"
+kill -s KILL -- "-$group"
+for process in /proc/[0-9]*; do
+  grep -qs "$1" "$process/environ" && kill -s KILL "${process#/proc/}"
+done
+"""
 
 
 def run(command: list[str], on_line: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None) -> int:
@@ -53,12 +66,14 @@ def run(command: list[str], on_line: Callable[[str], None] | None = None, env: M
 def started(command: list[str], env: Mapping[str, str] | None = None, **popen: Any) -> Iterator[subprocess.Popen]:
     """Yields `command` running, the leader of a session of its own, with `env` added to this process's variables.
 
-    A block that ends or raises before the child has ended stops its whole tree, as `run` does. `popen` holds further
-    arguments of `subprocess.Popen`.
+    A block that ends or raises before the child has ended stops its whole tree, as `run` does. So does a child that
+    fails: a launcher that was killed would leave its workers behind. `popen` holds further arguments of
+    `subprocess.Popen`.
     """
-    with _warden() as watch:
+    mark = uuid.uuid4().hex
+    with _warden(mark) as watch:
         child = subprocess.Popen(
-            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, start_new_session=True, **popen
+            command, env={**os.environ, **(env or {}), TREE: mark}, stdin=DEVNULL, start_new_session=True, **popen
         )
         try:
             watch(child.pid)
@@ -66,7 +81,8 @@ def started(command: list[str], env: Mapping[str, str] | None = None, **popen: A
         finally:
             if child.poll() is None:
                 stop_tree(psutil.Process(child.pid))
-            child.wait()
+            if child.wait():
+                stop_all(_marked(mark))
 
 
 def accelerate_launch(
@@ -120,13 +136,13 @@ def sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _warden() -> Iterator[Callable[[int], None]]:
+def _warden(mark: str) -> Iterator[Callable[[int], None]]:
     """Yields a function that names the process group to stop if this process dies inside the block."""
     warden = subprocess.Popen(
-        ["sh", "-c", _WARDEN, str(GRACE)],
+        ["sh", "-c", _WARDEN, str(GRACE + 5), f"{TREE}={mark}"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
         text=True,
         start_new_session=True,
     )
@@ -150,9 +166,29 @@ def stop_tree(leader: psutil.Process) -> None:
         psutil.wait_procs(tree, timeout=GRACE)
     finally:  # also when a second Ctrl-C cuts the wait short
         _signal_group(leader.pid, signal.SIGKILL)
-        for process in tree:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _each(tree, psutil.Process.kill)
+
+
+def stop_all(processes: list[psutil.Process]) -> None:
+    """SIGTERM to each, SIGKILL after GRACE seconds."""
+    _each(processes, psutil.Process.terminate)
+    _each(psutil.wait_procs(processes, timeout=GRACE)[1], psutil.Process.kill)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """Every process that carries this mark of `started`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(TREE) == mark:
+                found.append(process)
+    return found
+
+
+def _each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            act(process)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
