@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from slam.config import Train
@@ -33,7 +34,7 @@ from slam.training.quick import quick_step
 from slam.training.skips import Skips, given_up
 from slam.training.state import ema_gap, first_state
 from slam.training.step import train_step
-from slam.training.stop import Stop
+from slam.training.stop import SILENCE, Stop
 from slam.training.writer import Writer
 
 STOPPED = 143  # exit code after SIGTERM, as shells count
@@ -51,7 +52,11 @@ def train(folder: Path) -> int:
 def _train(folder: Path, stop: Stop) -> int:
     plan = read_plan(folder)
     config = plan.train
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())  # `objective` has the precision
+    accelerator = Accelerator(
+        mixed_precision="no",  # `objective` has the precision
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=SILENCE)],
+    )
     main, ranks = accelerator.is_main_process, accelerator.num_processes
     model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
     objective, network = make_objective(plan, model)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# A rank that others wait for longer than this hangs: they end, and so the run. (One that dies is known at once. Nothing
+# that a rank does alone between two steps takes minutes: rank 0's next checkpoint waits for the last to be written.)
+SILENCE = timedelta(minutes=10)
 
 
 class Stop:
@@ -35,7 +40,7 @@ class Stop:
         """To be called by every rank at the end of each step; the same answer in all."""
         if processes == 1:
             return self.asked
-        self._group = self._group or dist.new_group(backend="gloo")
+        self._group = self._group or dist.new_group(backend="gloo", timeout=SILENCE)
         told = self.settle()
         flag = torch.tensor(float(self.asked))
         self._sum = dist.all_reduce(flag, group=self._group, async_op=True), flag
