@@ -60,11 +60,15 @@ class Training(threading.Thread):
         assert self.is_alive()
 
 
+@pytest.mark.parametrize(
+    "victims",
+    [("rank 1", "the launcher"), pytest.param(("rank 0", "the launcher", "rank 0"), marks=pytest.mark.nightly)],
+)
 def test_when_one_process_is_killed_all_end_within_a_minute_and_the_run_goes_on_bit_for_bit(
-    begun_by_two, expected_of_two, tmp_path, tally
+    victims, begun_by_two, expected_of_two, tmp_path, tally
 ):
     folder = runs.copy(begun_by_two, tmp_path / "run")
-    for step, victim in {8: "rank 1", 18: "the launcher", 28: "rank 0"}.items():
+    for step, victim in zip((8, 18, 28), victims, strict=False):
         training = Training(folder)
         training.start()
         training.wait_for_step(step)
