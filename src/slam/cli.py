@@ -204,7 +204,7 @@ def teacher(
         _report(name, measured)
 
 
-for command in (cli_models.generate, cli_models.promote, cli_models.rollback):
+for command in (cli_models.generate, cli_models.promote, cli_models.rollback, cli_models.bench):
     app.command()(command)
 
 

@@ -1,9 +1,9 @@
-"""The commands of `slam` that are about a finished model; `cli.py` has the stages."""
+"""The commands of `slam` that are no stage: a finished model, and what training costs; `cli.py` has the stages."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -66,6 +66,30 @@ def rollback(why: Annotated[str, typer.Option(help="the reason, for the record")
 
     decision = go_back(why=why)
     print(f"version {decision.version} is champion again; it was version {decision.before}")
+
+
+def bench(
+    model: Annotated[
+        Literal["tiny", "sd15"], typer.Option(help="a profile of params.yaml; sd15 has random weights, no download")
+    ] = "tiny",
+    steps: Annotated[int, typer.Option(min=0, help="to measure; 0: what is counted from the code alone")] = 10,
+    batch: Annotated[int | None, typer.Option(min=1, help="instead of train.batch; all of it on this device")] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="instead of train.micro_batch")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="instead of distill.k")] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="instead of train.precision")] = None,
+    side: Annotated[int | None, typer.Option(min=8, help="of sd15's latents; 64 by default")] = None,
+    switches: Annotated[bool, typer.Option(help="what each switch of train.speed gives")] = True,
+    slow: Annotated[bool, typer.Option("--slow", help="torch.compile too: its first step takes minutes")] = False,
+) -> None:
+    """What a training step costs here: samples/s, FLOP/s, where the time goes, memory, and what each switch gives.
+
+    sd15 at its full size needs 21 GB; on a CPU a step takes minutes: --batch 1 --side 16 --steps 1 --no-switches.
+    """
+    from slam.bench.report import bench as lines
+
+    changes = {"batch": batch, "micro_batch": micro_batch, "k": k, "precision": precision, "processes": 1}
+    for line in lines(model, steps, side, switches, slow, **changes):
+        print(line, flush=True)
 
 
 def local_folder(model: str) -> str:
