@@ -8,8 +8,10 @@ import sys
 import time
 from itertools import count
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 
 from slam.errors import SlamError
@@ -292,3 +294,36 @@ def test_activations_computed_again_give_the_same_bits(profile, latents, tmp_pat
     again = in_process(profile(**{"train.checkpointing": True}), latents, tmp_path / "again")
     assert_equal(state(kept, 6), state(again, 6))
     assert metrics(kept) == metrics(again)
+
+
+def test_pictures_and_held_out_losses_change_no_number(profile, latents, tmp_path):
+    plain = in_process(profile(), latents, tmp_path / "plain")
+    watched = {"train.pictures_every": 4, "train.keep_best": 1, "train.emas": [0.9]}
+    out = in_process(profile(**watched), latents, tmp_path / "watched")
+    after = state(out, 6)
+    after.pop("ema-0.9.safetensors")
+    assert_equal(after, state(plain, 6))
+    assert metrics(plain) == metrics(out)
+    assert [path.name for path in (out / "pictures").iterdir()] == ["step-000004.png"]
+    with Image.open(out / "pictures/step-000004.png") as picture:
+        columns = [
+            np.unique(np.asarray(picture.crop((x, 34, x + 128, 34 + 128)))).size for x in range(190, 190 + 4 * 134, 134)
+        ]
+        assert picture.size == (190 + 4 * 134, 34 + 8 * 134) and min(columns) > 10
+    lines = {line["step"]: line.get("held_out_loss") for line in read_journal(out / "journal.jsonl")}
+    assert {step for step, loss in lines.items() if loss} == {3, 6}
+    saved = [checkpoint.read_manifest(path)["held_out_loss"] for path in checkpoint.checkpoints(out / "checkpoints")]
+    assert saved == [lines[3], lines[6]] and saved[1] < saved[0]  # learnt, on 16 samples that it has not seen
+
+
+def test_the_best_checkpoints_by_held_out_loss_are_kept_beside_the_newest(tmp_path):
+    files = {name: {"x": torch.ones(1)} for name in ("ema.safetensors", "student.safetensors", "optimizer.safetensors")}
+    for step, loss in enumerate((0.4, 0.1, 0.3, None, 0.2, 0.5, 0.6), 1):
+        checkpoint.write(tmp_path, step, "", 1, files, loss)
+        checkpoint.thin(tmp_path, 3, 2)
+    kept = {
+        checkpoint.read_manifest(path)["step"]: len(list(path.iterdir())) for path in checkpoint.checkpoints(tmp_path)
+    }
+    assert kept == {2: 2, 5: 2, 6: 4, 7: 4}  # the manifest, the average; and what resuming needs
+    checkpoint.thin(tmp_path, 1)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000007"]

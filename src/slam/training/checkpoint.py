@@ -1,8 +1,8 @@
 """Checkpoints: visible only whole, verified before use, safetensors and JSON alone.
 
 checkpoints/step-000060/
-    manifest.json            step, fingerprint of the plan, number of processes, bytes and sha256 of each file, and a
-                             sha256 of all that itself
+    manifest.json            step, fingerprint of the plan, number of processes, held-out loss if it was asked for,
+                             bytes and sha256 of each file, and a sha256 of all that
     ema.safetensors          the target network theta^-: the parameters that are trained, diffusers' names
     ema-0.99.safetensors     the average of another decay, one file for each of `train.emas`
     student.safetensors      the network that is trained    }
@@ -48,7 +48,9 @@ def snapshot(state: State) -> Files:
     return {file: {name: _copy(value) for name, value in tensors.items()} for file, tensors in files.items()}
 
 
-def write(folder: Path, step: int, fingerprint: str, processes: int, files: Files) -> Path:
+def write(
+    folder: Path, step: int, fingerprint: str, processes: int, files: Files, held_out_loss: float | None = None
+) -> Path:
     """Write the state after `step` optimizer steps; the folder appears when all of it is on the disk."""
     path = folder / f"step-{step:06d}"
     with whole_folder(path) as partial:
@@ -58,7 +60,8 @@ def write(folder: Path, step: int, fingerprint: str, processes: int, files: File
             except SafetensorError as error:  # which is what it makes of a full disk
                 raise OSError(f"{partial / name}: {error}") from None
         entries = {name: _entry(partial / name) for name in files}
-        manifest = {"step": step, "fingerprint": fingerprint, "processes": processes, "files": entries}
+        manifest = {"step": step, "fingerprint": fingerprint, "processes": processes}
+        manifest |= {"held_out_loss": held_out_loss, "files": entries}
         (partial / "manifest.json").write_text(json.dumps(_sealed(manifest), indent=2) + "\n")
     return path
 
@@ -114,24 +117,32 @@ def restore(path: Path, state: State) -> int:
     return read_manifest(path)["step"]
 
 
-def thin(folder: Path, keep: int) -> None:
-    """Keep the averages of the newest `keep` checkpoints, and what resuming needs of the newest `RESUMABLE`.
+def thin(folder: Path, keep: int, keep_best: int = 0) -> None:
+    """Keep the averages of the newest `keep` checkpoints and of the `keep_best` of least held-out loss, and what
+    resuming needs of the newest `RESUMABLE`. What a kill left behind goes too.
 
-    A damaged one is left as it is while it is one of those.
+    A damaged one is left as it is while it is one of the newest.
     """
     paths = checkpoints(folder)
-    rest = [path for path in folder.glob("step-*") if path < paths[-1] and path not in paths]  # a kill left it so
-    for path in [*rest, *paths[:-keep]]:
+    losses = {path: loss for path in paths if (loss := _held_out_loss(path)) is not None}
+    kept = {*paths[-keep:], *sorted(losses, key=losses.get)[:keep_best]}
+    for path in [path for path in folder.glob("step-*") if path < paths[-1] and path not in kept]:
         (path / "manifest.json").unlink(missing_ok=True)  # first: without it the rest is no checkpoint
         shutil.rmtree(path)
-    for path in paths[-keep:-RESUMABLE]:
+    for path in kept - {*paths[-RESUMABLE:]}:
         with suppress(SlamError):
             manifest = read_manifest(path)
-            kept = {name: entry for name, entry in manifest["files"].items() if name not in RESUME_ONLY}
-            if kept != manifest["files"]:
-                write_json(path / "manifest.json", _sealed({**manifest, "files": kept}))
+            files = {name: entry for name, entry in manifest["files"].items() if name not in RESUME_ONLY}
+            if files != manifest["files"]:
+                write_json(path / "manifest.json", _sealed({**manifest, "files": files}))
             for name in RESUME_ONLY:
                 (path / name).unlink(missing_ok=True)
+
+
+def _held_out_loss(path: Path) -> float | None:
+    with suppress(SlamError):
+        return read_manifest(path).get("held_out_loss")
+    return None
 
 
 def read_manifest(path: Path) -> dict:

@@ -7,17 +7,15 @@ the same command again.
 from __future__ import annotations
 
 import copy
-import math
 import os
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from torch import Tensor
 
 from slam.config import Train
 from slam.data.latents import Latents
@@ -28,6 +26,7 @@ from slam.progress import progress
 from slam.training import checkpoint
 from slam.training.batches import prepared
 from slam.training.journal import Journal, read_journal
+from slam.training.meter import Meter, lines, lr_at
 from slam.training.objective import make_objective
 from slam.training.plan import read_plan
 from slam.training.quick import quick_step
@@ -35,9 +34,11 @@ from slam.training.skips import Skips, given_up
 from slam.training.state import ema_gap, first_state
 from slam.training.step import train_step
 from slam.training.stop import SILENCE, Stop
+from slam.training.watch import Watch
 from slam.training.writer import Writer
 
 STOPPED = 143  # exit code after SIGTERM, as shells count
+PARTS = ("text_encoder", "tokenizer", "unet", "scheduler")
 
 
 def train(folder: Path) -> int:
@@ -57,8 +58,9 @@ def _train(folder: Path, stop: Stop) -> int:
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=SILENCE)],
     )
-    main, ranks = accelerator.is_main_process, accelerator.num_processes
-    model = load(plan.teacher, ("text_encoder", "tokenizer", "unet", "scheduler"), device=str(accelerator.device))
+    main, rank, ranks = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    parts = (*PARTS, "vae") if main and config.pictures_every else PARTS
+    model = load(plan.teacher, parts, device=str(accelerator.device))
     objective, network = make_objective(plan, model)
     target = copy.deepcopy(network).requires_grad_(False).eval()
     state = first_state(config, network.unet, target.unet)
@@ -76,36 +78,40 @@ def _train(folder: Path, stop: Stop) -> int:
     take = quick_step(train_step, config, objective, accelerator, student, target, state)
     skips = Skips(config.skips, [line for line in read_journal(folder / "journal.jsonl") if line["step"] <= start])
     journal = Journal(folder / "journal.jsonl", start) if main else None
+    watch = Watch(plan, objective, model, target, folder / "pictures") if main else None
     data = Latents(Path(plan.latents), "train")
-    window: list[Tensor] = []  # what `train_step` returned for the steps that the journal does not have yet
-    clock = time.perf_counter()
     steps, stopping = range(start, config.steps), False
-    place = accelerator.process_index, ranks
+    meter = Meter(config.batch)
     with (
         Writer() as writer,
-        closing(prepared(plan, data, model.latent_shape, objective.schedule.T, steps, *place)) as batches,
+        closing(prepared(plan, data, model.latent_shape, objective.schedule.T, steps, rank, ranks)) as batches,
         progress(steps, "train", disable=not main, initial=start, total=config.steps) as bar,
     ):
         for step, micro_batches in zip(bar, batches, strict=True):
             micro_batches = [batch.to(accelerator.device) for batch in micro_batches]
             for group in state.optimizer.param_groups:
                 group["lr"] = lr_at(config, step)
-            window.append(take(micro_batches))
+            meter.add(take(micro_batches))
             done, stopping = step + 1, stop.agreed(ranks)
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving or done % config.log_every == 0:
-                values = over_ranks(accelerator, torch.stack(window)).tolist()
-                gap = ema_gap(state).item()
-                rate = per_second(config.batch * len(window), time.perf_counter() - clock)
-                if journal:
-                    journal.write(lines(values, done, rate, gap, config))
-                skips.count((skipped, scale) for _, _, skipped, scale in values)
-                bar.set_postfix(told(values[-1], rate, gap) | skips.told, refresh=False)
+                reading = meter.read(accelerator, done)
+                skips.count((skipped, scale) for _, _, skipped, scale in reading.steps)
+                facts = {"ema_gap": ema_gap(state).item()}
+                if main and saving:
+                    with meter.paused():
+                        facts |= watch.judge()
+                if main:
+                    journal.write(lines(reading, facts, config))
+                bar.set_postfix({**reading.told, "gap": f"{facts['ema_gap']:.2%}", **skips.told}, refresh=False)
                 if skips.too_many:
                     break
-                window, clock = [], time.perf_counter()
             if main and saving:
-                writer.start(keep, root, done, plan.fingerprint, ranks, checkpoint.snapshot(state), config)
+                files, judged = checkpoint.snapshot(state), facts.get("held_out_loss")
+                writer.start(keep, root, config, done, plan.fingerprint, ranks, files, judged)
+            if main:
+                with meter.paused():
+                    watch.draw(done)
             writer.check()
             if stopping:
                 break
@@ -120,57 +126,16 @@ def _train(folder: Path, stop: Stop) -> int:
     return STOPPED if stopping else 0
 
 
-def keep(root: Path, done: int, fingerprint: str, processes: int, files: checkpoint.Files, config: Train) -> None:
-    """Writes a checkpoint, then takes away what is old."""
+def keep(root: Path, config: Train, done: int, *what: Any) -> None:
+    """Writes the checkpoint of step `done`, `what` being the rest of it, then takes away what is old."""
     try:
-        checkpoint.write(root, done, fingerprint, processes, files)
-        checkpoint.thin(root, config.keep)
+        checkpoint.write(root, done, *what)
+        checkpoint.thin(root, config.keep, config.keep_best)
     except OSError as error:
         raise SlamError(
             f"the checkpoint of step {done} cannot be written: {error}. Those before it in {root} are whole: once this "
             "is mended, the same command goes on from the newest"
         ) from error
-
-
-def lr_at(config: Train, step: int) -> float:
-    """The learning rate of step `step`, counted from 0: a rise over `warmup` steps, then constant or a linear fall."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.decay == "linear":
-        return config.lr * (config.steps - step) / (config.steps - config.warmup)
-    return config.lr
-
-
-def over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
-    return accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
-
-
-def per_second(count: int, seconds: float) -> float:
-    """0 where the clock stood still or went backwards."""
-    return count / seconds if seconds > 0 else 0.0
-
-
-def lines(values: list[list[float]], done: int, rate: float, gap: float, config: Train) -> list[dict]:
-    """The journal's lines for the steps up to number `done`, counted from 1. JSON has no NaN: null stands for it.
-
-    `gap`, of the last of them, is on its line alone.
-    """
-    common = {"samples_per_second": round(rate, 2), "time": round(time.time(), 3)}
-    found = []
-    for step, (loss, norm, skipped, scale) in enumerate(values, done - len(values) + 1):
-        loss, norm = (value if math.isfinite(value) else None for value in (loss, norm))
-        line = {"step": step, "loss": loss, "grad_norm": norm, "skipped": int(skipped), "lr": lr_at(config, step - 1)}
-        if config.precision == "fp16":
-            line["loss_scale"] = scale
-        found.append(line | common)
-    found[-1]["ema_gap"] = gap
-    return found
-
-
-def told(values: list[float], rate: float, gap: float) -> dict[str, str]:
-    """What the bar shows of the last step."""
-    loss, norm, *_ = values
-    return {"loss": f"{loss:.4f}", "grad": f"{norm:.3g}", "gap": f"{gap:.2%}", "samples_s": f"{rate:.0f}"}
 
 
 if __name__ == "__main__":

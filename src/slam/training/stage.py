@@ -59,8 +59,9 @@ def _join(profile: Profile, latents: Path, out: Path, restart: bool) -> int:
     from accelerate import PartialState
 
     from slam.training.loop import train
+    from slam.training.stop import SILENCE
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=SILENCE)
     with _begun(profile, latents, out, restart) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         return train(out)

@@ -44,6 +44,27 @@ class Batch(NamedTuple):
         return Batch(self.latents.to(device), self.input_ids.to(device), self.draw.to(device))
 
 
+def losses(objective: Objective, student: nn.Module, target: nn.Module, batch: Batch) -> Tensor:
+    """Algorithm 1's loss of each sample, [B]."""
+    with torch.no_grad():
+        c = objective.embed(batch.input_ids)
+    with objective.autocast():
+        return slad_loss(
+            student,
+            target,
+            objective.teacher,
+            batch.latents,
+            c,
+            objective.null,
+            batch.draw,
+            objective.path,
+            objective.schedule,
+            objective.distance,
+            objective.condition,
+            objective.weight,
+        )
+
+
 def train_step(
     objective: Objective,
     accelerator: Accelerator,
@@ -64,25 +85,9 @@ def train_step(
     count = sum(len(batch.latents) for batch in micro_batches)
     total = torch.zeros((), device=accelerator.device)
     for i, batch in enumerate(micro_batches):
-        with torch.no_grad():
-            c = objective.embed(batch.input_ids)
         last = i == len(micro_batches) - 1
-        with objective.autocast(), nullcontext() if last else accelerator.no_sync(student):
-            loss = slad_loss(
-                student,
-                target,
-                objective.teacher,
-                batch.latents,
-                c,
-                objective.null,
-                batch.draw,
-                objective.path,
-                objective.schedule,
-                objective.distance,
-                objective.condition,
-                objective.weight,
-            )
-            share = loss.sum() / count
+        with nullcontext() if last else accelerator.no_sync(student):
+            share = losses(objective, student, target, batch).sum() / count
             # A loss that is not finite makes the gradient so, on every rank
             accelerator.backward(share * torch.where(share.isfinite(), scale, torch.nan))
         total += share.detach()
