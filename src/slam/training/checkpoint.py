@@ -33,7 +33,7 @@ from slam.training.state import State
 
 RESUMABLE = 2  # newest checkpoints that a run can go on from
 EMA, STUDENT, OPTIMIZER, SCALER = (f"{name}.safetensors" for name in ("ema", "student", "optimizer", "scaler"))
-KEYS = {"step", "fingerprint", "processes", "files", "sha256"}  # of a manifest
+KEYS = {"step", "fingerprint", "processes", "held_out_loss", "files", "sha256"}  # of a manifest
 RESUME_ONLY = (STUDENT, OPTIMIZER, SCALER)
 
 Files = dict[str, dict[str, Tensor]]  # name of a file to its tensors
@@ -141,7 +141,7 @@ def thin(folder: Path, keep: int, keep_best: int = 0) -> None:
 
 def _held_out_loss(path: Path) -> float | None:
     with suppress(SlamError):
-        return read_manifest(path).get("held_out_loss")
+        return read_manifest(path)["held_out_loss"]
     return None
 
 
