@@ -201,3 +201,20 @@ def test_a_disk_that_takes_no_more_is_told_and_earlier_shards_and_outputs_stay(d
     assert "train-00000.safetensors cannot be written: File too large" in child.stderr
     assert contents(out) == contents(encoded)
     assert [file.name for file in (tmp_path / ".latents.partial/progress").iterdir()] == ["todo.json"]
+
+
+def test_a_disk_that_is_full_before_anything_is_encoded_is_told(drawn, filtered, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(SlamError, match="no room left for .*latents: .*make room, then the same command goes on"):
+            encode_stage(ENCODE, TINY, drawn / "raw", filtered, tmp_path / "latents", FILTER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "latents").exists()
+
+
+def test_a_manifest_that_is_no_parquet_is_told(drawn, tmp_path):
+    (tmp_path / "manifest.parquet").write_text("cut")
+    with pytest.raises(SlamError, match="manifest.parquet: expected a whole Parquet file.*run `slam filter` again"):
+        encode_stage(ENCODE, TINY, drawn / "raw", tmp_path, tmp_path / "latents", FILTER)

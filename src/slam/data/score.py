@@ -21,6 +21,7 @@ from slam.data.encode.pictures import threads_of
 from slam.data.latents import identity
 from slam.data.pictures import BrokenPicture, decode
 from slam.data.records import Shard, contents, read_raw, read_records
+from slam.data.room import room
 from slam.data.scores import SCORES, unscored
 from slam.errors import SlamError
 from slam.files import resumable_folder, sha256, whole_file, whole_folder, write_json
@@ -35,7 +36,7 @@ def score_stage(config: Score | None, raw: Path, out: Path) -> dict:
     """Write a file for each shard and index.json into `out`; returns the counts. Without `config`: an empty index.
 
     Shards that a killed run finished are kept. Raises `SlamError` for a predictor that does not load, or gives
-    values that are not finite, and for a source without pictures.
+    values that are not finite, for a source without pictures, and for a full disk.
     """
     if config is None:
         with whole_folder(out) as folder:
@@ -46,7 +47,7 @@ def score_stage(config: Score | None, raw: Path, out: Path) -> dict:
     predictor = load_predictor(config.clip, config.head, PRECISIONS[config.precision], device)
     parts = {"clip": identity(config.clip, ""), "head": {"name": config.head, "sha256": sha256(config.head)}}
     meant = {"config": config.model_dump(), "parts": parts, "raw": [_state(shard) for shard in source.shards]}
-    with resumable_folder(out, hashlib.sha256(json.dumps(meant).encode()).hexdigest()) as folder:
+    with room(out), resumable_folder(out, hashlib.sha256(json.dumps(meant).encode()).hexdigest()) as folder:
         entries = []
         for shard in progress(source.shards, "score"):
             file = folder / f"{shard.name}.parquet"

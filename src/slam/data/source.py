@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slam.config import Source
+from slam.data.room import room
 from slam.data.sources import SOURCES
 from slam.data.sources.shapes import draw_evaluation
 from slam.errors import SlamError
@@ -17,8 +18,9 @@ def source_stage(config: Source, raw: Path, evaluation: Path) -> dict:
     Raises `SlamError` for what the user has to mend: files that are missing, columns that no name is known for.
     """
     told = {} if config.captions is None else _reference(Path(config.captions), Path(config.images))
-    counts = SOURCES[config.kind].make(config, raw)
-    with whole_folder(evaluation) as partial:
+    with room(raw):
+        counts = SOURCES[config.kind].make(config, raw)
+    with room(evaluation), whole_folder(evaluation) as partial:
         if config.kind == "shapes":
             draw_evaluation(config, partial)
             return counts | {"evaluation": config.evaluation}

@@ -34,7 +34,10 @@ class Manifest:
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise SlamError(f"{file} does not exist: run `slam filter` first")
-        self._file = pq.ParquetFile(file)
+        try:
+            self._file = pq.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            raise SlamError(f"{file}: expected a whole Parquet file, found {error}: run `slam filter` again") from None
         groups = range(self._file.num_row_groups)
         self._starts = np.cumsum([0] + [self._file.metadata.row_group(group).num_rows for group in groups])
         self._held: tuple[int, pa.Table] | None = None

@@ -38,6 +38,7 @@ from slam.data.encode.shards import Encoder, encode_rows, load_encoder, shrinkag
 from slam.data.encode.sheet import write_sheet
 from slam.data.latents import identity
 from slam.data.records import Raw, read_raw
+from slam.data.room import room
 from slam.errors import SlamError
 from slam.files import locked, read_json, resumable_folder, sha256, write_json
 from slam.launch import accelerate_launch, sigterm_raises
@@ -103,7 +104,7 @@ def _launched() -> Process:
 
 def run(task: Task, process: Process) -> None:
     """This process's share of the task; the first process also begins and ends it."""
-    with sigterm_raises(), _place(task) if process.index == 0 else nullcontext(task.folder) as folder:
+    with sigterm_raises(), room(task.out), _place(task) if process.index == 0 else nullcontext(task.folder) as folder:
         manifest, source = Manifest(task.filtered / "manifest.parquet"), read_raw(task.raw)
         jobs = manifest.plan(task.config.shard)
         if process.index == 0:

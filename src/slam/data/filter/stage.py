@@ -6,12 +6,11 @@ lists, shard by shard (`manifest`). What a shard gave is kept, so a killed run g
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -29,6 +28,7 @@ from slam.data.filter.jobs import Check, checked, described, drawn
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
 from slam.data.records import RECORD, Shard, read_raw
+from slam.data.room import room
 from slam.data.validation import pages
 from slam.data.validation.further import further
 from slam.data.validation.suites import SUITES, Outcome, Suite
@@ -38,7 +38,6 @@ from slam.launch import cores
 from slam.progress import progress
 
 SMALL = 64 * 2**20  # bytes of shards that are not worth the seconds in which processes start
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def filter_stage(
@@ -63,14 +62,10 @@ def filter_stage(
     suites = {name: SUITES[name](config) + added.get(name, []) for name in ("rows", "shards", "manifest")}
     listed = lists.removal(config.removal)
     failed = out.with_name(f"{out.name}-failed")
-    workers = (
-        nullcontext(engine) if callable(engine) else ENGINES[engine or _engine(source)](processes or cores(), scheduler)
-    )
-    with (
-        _room(out),
-        workers as run,
-        resumable_folder(out.absolute(), _fingerprint(source, config, suites, scores)) as folder,
-    ):
+    named = ENGINES[engine if isinstance(engine, str) else _engine(source)]
+    workers = nullcontext(engine) if callable(engine) else named(processes or cores(), scheduler)
+    fingerprint = _fingerprint(source, config, suites, scores)
+    with room(out), workers as run, resumable_folder(out.absolute(), fingerprint) as folder:
         parts = folder / "parts"
         parts.mkdir(exist_ok=True)
         tasks = [Task(number, shard, config, suites["rows"], parts, scores) for number, shard in enumerate(source)]
@@ -121,20 +116,6 @@ def _engine(source: list[Shard]) -> str:
     """Several processes take seconds to start."""
     work = sum(path.stat().st_size for shard in source for path in (shard.parquet, shard.tar) if path and path.exists())
     return "processes" if len(source) > 1 and cores() > 1 and work > SMALL else "serial"
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """A full disk is told in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise SlamError(
-            f"no room left for {out}: {error}: what was there before is as it was; make room, "
-            "then the same command goes on from here"
-        ) from None
 
 
 def _sift_all(tasks: list[Task], run: Map) -> list[dict[str, Any]]:
