@@ -114,6 +114,7 @@ def test_one_bad_shard_among_good_ones_fails_and_every_damage_is_told(raw, tmp_p
         "docs",
         "histograms.png",
     ]
+    assert "e.g. key" in (tmp_path / "out-failed/docs/validations/rows/00001.html").read_text()
     assert "77.0" in (tmp_path / "out-failed/docs/validations/rows/00001.html").read_text()
 
 

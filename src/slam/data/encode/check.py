@@ -49,7 +49,7 @@ def validate(
         check("latent_shards", expected["latent_shards"], "all-shards", shards, "shard"),
     )
     problems = [problem for _, outcome in outcomes.values() for problem in outcome.problems]
-    tables = (pages.Table(name, suite, not found.problems, found.page) for name, (suite, found) in outcomes.items())
+    tables = (pages.Table(name, suite, found.problems, found.page) for name, (suite, found) in outcomes.items())
     described = {name: describe(name, suite) for name, suite in expected.items()}
     pages.write(folder / "docs", tables, described, counts, problems, [], "Latents", SHEET)
     if problems:

@@ -32,7 +32,9 @@ def draw(counts: dict[str, dict[str, Any]], limits: Limits, path: Path) -> None:
     for axes in list(figure.axes)[len(shown) :]:
         axes.set_axis_off()
     figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
-    figure.suptitle("Pictures that were had, by each limit's column, before duplicates", color=INK, fontsize=12)
+    figure.suptitle(
+        "Pictures that are there, by the column of each limit, before duplicates go", color=INK, fontsize=12
+    )
     figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
@@ -60,6 +62,7 @@ def _panel(axes: Axes, name: str, counts: dict[str, Any], limit: Limit | None) -
     fate = f", {FATES[limit.missing]}" if limit and counts["missing"] else ""
     axes.set_title(f"{counts['missing']:,} without a value{fate}", loc="right", fontsize=8.5, color=FAINT)
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= bins.max()])  # none where the numbers are
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

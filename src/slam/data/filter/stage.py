@@ -171,10 +171,10 @@ def _tables(
 ) -> Iterator[pages.Table]:
     for task, fact in zip(tasks, facts, strict=True):
         html = part(task.parts, task.number, PAGE).read_text(encoding="utf-8")
-        yield pages.Table(task.shard.name, "rows", not fact["problems"], html)
+        yield pages.Table(task.shard.name, "rows", fact["problems"], html)
     for suite, found in outcomes.items():
         for name, outcome in found.items():
-            yield pages.Table(name, suite, not outcome.problems, outcome.page)
+            yield pages.Table(name, suite, outcome.problems, outcome.page)
 
 
 def _notes(facts: list[dict[str, Any]]) -> list[str]:
