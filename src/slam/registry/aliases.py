@@ -61,8 +61,13 @@ def find(client: MlflowClient, version: str) -> ModelVersion:
 
 def holders(client: MlflowClient) -> dict[str, str]:
     """{"champion": "3", …}; {} before anything is registered."""
-    models = client.search_registered_models(f"name = '{NAME}'")
-    return {alias: str(version) for model in models for alias, version in model.aliases.items()}
+    try:
+        aliases = client.get_registered_model(NAME).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {alias: str(version) for alias, version in aliases.items()}
 
 
 def records(client: MlflowClient, version: ModelVersion) -> Records:

@@ -6,6 +6,7 @@ create it: who creates LOCK has the turn, until it deletes it, some milliseconds
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,13 +62,15 @@ def turn(client: MlflowClient, compare: Callable[[], None], lease: float = LEASE
     """
     owner, seen, since = uuid4().hex, None, time.monotonic()
     while True:
+        compare()
         asked = time.monotonic()
         with suppress(MlflowException):  # there already, or there and gone in between
             client.create_registered_model(LOCK, description=owner)
             break
-        compare()
         with suppress(MlflowException):  # gone meanwhile
             standing = client.get_registered_model(LOCK).description
+            if standing == owner:
+                break  # it was created, and the answer was lost
             if standing != seen:
                 seen, since = standing, time.monotonic()
             elif time.monotonic() - since > lease:
@@ -75,7 +78,7 @@ def turn(client: MlflowClient, compare: Callable[[], None], lease: float = LEASE
                 # Long enough that nobody who saw the old lock still means to rename it.
                 time.sleep(1)
                 client.delete_registered_model(f"{LOCK}.left.{standing}")
-        time.sleep(0.01)
+        time.sleep(random.uniform(0.02, 0.06))
     try:
         yield asked
     finally:
