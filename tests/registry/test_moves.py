@@ -4,6 +4,7 @@ import multiprocessing
 import shutil
 import time
 from collections import Counter
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,14 +21,18 @@ def uri(empty_database, tmp_path) -> str:
     """A registry with versions 1 to 16, of which 16 is champion."""
     shutil.copy(empty_database, tmp_path)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    client.create_registered_model("slam")
-    for _ in range(VERSIONS):
-        client.create_model_version("slam", tmp_path.as_uri())
-    client.set_registered_model_alias("slam", "champion", str(VERSIONS))
+    sixteen(client, tmp_path.as_uri())
     return client.tracking_uri
 
 
-def play(uri: str, rounds: int) -> None:
+def sixteen(client: MlflowClient, source: str) -> None:
+    client.create_registered_model("slam")
+    for _ in range(VERSIONS):
+        client.create_model_version("slam", source)
+    client.set_registered_model_alias("slam", "champion", str(VERSIONS))
+
+
+def play(uri: str, rounds: int, others: Set[str] = frozenset()) -> None:
     """Rounds of 2 to 8 contestants in two processes; one wins each, and the alias is always somebody's."""
     spawn = multiprocessing.get_context("spawn")
     barrier, results, counts = spawn.Barrier(MOST), spawn.SimpleQueue(), contestants(0, rounds)
@@ -47,7 +52,7 @@ def play(uri: str, rounds: int) -> None:
     winners = sorted((number, version) for number, version, won in found if won)
     assert [number for number, _ in winners] == list(range(rounds))
     assert holders(client) == {"champion": winners[-1][1], "previous": winners[-2][1]}
-    assert {model.name for model in client.search_registered_models()} == {"slam"}  # no lock is left
+    assert {model.name for model in client.search_registered_models()} == {"slam", *others}  # no lock is left
 
 
 @pytest.mark.slow
