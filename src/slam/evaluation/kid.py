@@ -22,10 +22,11 @@ class Kid:
     Nothing of size N x M is held: N and M times ROWS.
     """
 
-    def __init__(self, features: np.ndarray, reference: np.ndarray) -> None:
+    def __init__(self, features: np.ndarray, reference: np.ndarray, of_reference: float | None = None) -> None:
+        """`of_reference`: the reference's own `mean_of_pairs`, if it is at hand."""
         self.features = np.asarray(features, np.float64)
         reference = np.asarray(reference, np.float64)
-        self.of_reference = mean_of_pairs(reference, np.ones((1, len(reference))))[0]
+        self.of_reference = mean_of_pairs(reference)[0] if of_reference is None else of_reference
         self.across = sum_of_rows(self.features, reference) / len(reference)  # [N]
 
     def __call__(self, weights: np.ndarray | None = None) -> np.ndarray:
@@ -33,13 +34,14 @@ class Kid:
 
         A picture and its own copy make no pair: the kernel of a thing with itself is what unbiased leaves out.
         """
-        weights = np.ones((1, len(self.features))) if weights is None else weights.astype(np.float64)
-        across = weights @ self.across / weights.sum(1)
+        across = self.across.mean() if weights is None else weights @ self.across / weights.sum(1)
         return mean_of_pairs(self.features, weights) + self.of_reference - 2 * across
 
 
-def mean_of_pairs(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """For each row w of weights [R, N] the mean of kernel(x_i, x_j) over i != j, weighted by w_i w_j: [R]."""
+def mean_of_pairs(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """For each row w of weights [R, N] the mean of kernel(x_i, x_j) over i != j, weighted by w_i w_j: [R]; of all alike
+    without weights: [1]."""
+    weights = np.ones((1, len(x))) if weights is None else weights.astype(np.float64)
     total = np.zeros(len(weights))
     for start in range(0, len(x), ROWS):
         part = slice(start, start + ROWS)

@@ -14,7 +14,7 @@ from slam.errors import SlamError
 from slam.evaluation.bootstrap import RESAMPLES, interval, weights
 from slam.evaluation.faithfulness import faithfulness
 from slam.evaluation.frechet import DistanceTo, Moments, frechet_distance, moments, without_bias
-from slam.evaluation.kid import Kid
+from slam.evaluation.kid import Kid, mean_of_pairs
 from slam.evaluation.neighbours import K, inside, radii
 from slam.evaluation.observe import Observations
 
@@ -35,6 +35,10 @@ class Target:
     @cached_property
     def distance(self) -> DistanceTo:
         return DistanceTo(self.moments)
+
+    @cached_property
+    def pairs(self) -> float:
+        return float(mean_of_pairs(self.features.astype(np.float64))[0])
 
     @cached_property
     def radii(self) -> np.ndarray:
@@ -73,7 +77,7 @@ def scores(seen: Observations, target: Target, judged: bool, each: int = 1) -> d
     intervals["clip_score"] = interval(values["clip_score"], 100 * mean(seen.cosines, drawn), -100, 100)
     intervals["seconds_per_image"] = of_median(values["seconds_per_image"], warm(seen.seconds))
 
-    kid = Kid(seen.features, target.features)
+    kid = Kid(seen.features, target.features, target.pairs)
     values |= {"kid": float(kid()[0]), "precision": None, "recall": None}
     intervals["kid"] = interval(values["kid"], kid(few))
     if n > K:
