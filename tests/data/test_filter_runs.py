@@ -133,3 +133,16 @@ def test_a_mistake_that_stops_the_stage_is_told_by_other_processes(raw, tmp_path
     for engine in ("serial", "processes", "dask"):
         with pytest.raises(SlamError, match="00001.parquet: expected a column caption or text"):
             filter_stage(FILTER, raw, tmp_path / "out", engine=engine, processes=2)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_told(drawn, tmp_path):
+    dask = pytest.importorskip("dask")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(
+            SlamError,
+            match=r"--scheduler tcp://127.0.0.1:1: expected a Dask scheduler, tcp://HOST:8786, found Timed out",
+        ),
+    ):
+        filter_stage(FILTER, drawn / "raw", tmp_path / "out", engine="dask", scheduler="tcp://127.0.0.1:1")

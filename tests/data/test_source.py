@@ -94,7 +94,15 @@ def test_an_incomplete_shard_is_named(foreign, raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_captions_that_are_not_coco_are_refused(foreign, tmp_path):
-    (tmp_path / "captions.json").write_text("[]")
-    with pytest.raises(SlamError, match="source.captions.*`images` and `annotations`"):
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[]", "source.captions.*`images` and `annotations`"),
+        (b"PAR1\x92", "captions.json: expected captions in COCO's form, JSON, found .*: get it whole"),
+        (b'{"images": [', "captions.json: expected captions in COCO's form, JSON, found Expecting value"),
+    ],
+)
+def test_captions_that_are_not_coco_are_refused(content, told, foreign, tmp_path):
+    (tmp_path / "captions.json").write_bytes(content)
+    with pytest.raises(SlamError, match=told):
         source_stage(foreign, tmp_path / "out", tmp_path / "evaluation")

@@ -7,9 +7,10 @@ from pathlib import Path
 from slam.config import Source
 from slam.data.room import room
 from slam.data.sources import SOURCES
+from slam.data.sources.coco import document
 from slam.data.sources.shapes import draw_evaluation
 from slam.errors import SlamError
-from slam.files import read_json, whole_folder, write_json
+from slam.files import whole_folder, write_json
 
 
 def source_stage(config: Source, raw: Path, evaluation: Path) -> dict:
@@ -31,7 +32,7 @@ def source_stage(config: Source, raw: Path, evaluation: Path) -> dict:
 def _reference(captions: Path, images: Path) -> dict:
     """The captions file, the folder of images, and the count of those that it names."""
     captions, images = captions.absolute(), images.absolute()
-    annotations = read_json(captions, "the COCO download")
+    annotations = document(captions)
     if not isinstance(annotations, dict) or not {"images", "annotations"} <= annotations.keys():
         raise SlamError(f"source.captions = {captions}: expected COCO's keys `images` and `annotations`")
     if not images.is_dir():

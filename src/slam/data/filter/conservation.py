@@ -76,7 +76,7 @@ def total(facts: list[dict[str, Any]], repeated: dict[str, int]) -> dict[str, An
 def shortage(counts: dict, config: Filter) -> list[str]:
     """What to say if too few rows survive."""
     rows, survivors = counts["rows"], counts["survivors"]
-    why = ", ".join(f"{reason} {count}" for reason, count in counts["rejected"].items() if count)
+    why = ", ".join(f"{reason} {count}" for reason, count in counts["rejected"].items() if count) or "none"
     if survivors < config.survivors * rows or not survivors:
         return [
             f"filter.survivors = {config.survivors}: expected at least {config.survivors:.0%} of {rows} rows to "

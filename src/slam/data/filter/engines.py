@@ -72,7 +72,7 @@ def dask(processes: int, scheduler: str | None) -> Iterator[Map]:
     except ImportError:
         raise SlamError("--engine dask needs Dask: pip install 'slam[dask]'") from None
     local = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
-    with _environment_kept(), distributed.Client(scheduler) if scheduler else distributed.Client(**local) as client:
+    with _environment_kept(), _connected(scheduler) if scheduler else distributed.Client(**local) as client:
 
         def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
             futures = client.map(function, list(items), pure=False)
@@ -80,6 +80,15 @@ def dask(processes: int, scheduler: str | None) -> Iterator[Map]:
                 yield result
 
         yield run
+
+
+def _connected(scheduler: str) -> Any:
+    import distributed
+
+    try:
+        return distributed.Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise SlamError(f"--scheduler {scheduler}: expected a Dask scheduler, tcp://HOST:8786, found {error}") from None
 
 
 @contextmanager

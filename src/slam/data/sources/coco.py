@@ -6,7 +6,9 @@ A picture without a caption stays, with none, and the filter says what becomes o
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +17,6 @@ from slam.data.columns import named
 from slam.data.sources import listing
 from slam.data.sources.listing import open_pictures, records
 from slam.errors import SlamError
-from slam.files import read_json
 
 __all__ = ["make", "open_pictures", "records"]
 
@@ -25,7 +26,7 @@ def make(config: Source, raw: Path) -> dict:
     annotations, images = Path(config.annotations).absolute(), Path(config.path).absolute()
     if not images.is_dir():
         raise SlamError(f"source.path = {images}: expected the folder of the pictures that source.annotations names")
-    captioned = first_captions(read_json(annotations, "the COCO download"), annotations)
+    captioned = first_captions(document(annotations), annotations)
     rows = pa.table(
         {
             "file_name": pa.array([image["file_name"] for image, _ in captioned], pa.string()),
@@ -38,6 +39,16 @@ def make(config: Source, raw: Path) -> dict:
     return listing.write(
         raw, "coco", images, named(rows, ("file", "caption"), annotations).select(["file", "url", "caption"])
     )
+
+
+def document(file: Path) -> Any:
+    """What the JSON `file` of a COCO download holds."""
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise SlamError(f"{file}: expected captions in COCO's form, found {error.strerror}") from None
+    except ValueError as error:  # no JSON, no UTF-8
+        raise SlamError(f"{file}: expected captions in COCO's form, JSON, found {error}: get it whole") from None
 
 
 def first_captions(document: dict, where: Path) -> list[tuple[dict, str | None]]:
