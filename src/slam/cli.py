@@ -162,7 +162,7 @@ def evaluate(
         typer.Option(help="any model instead: a diffusers folder, hub id, models:/slam@champion, or a LoRA folder"),
     ] = None,
     champion: Annotated[
-        str | None, typer.Option(help="a student to stand beside ours, such as models:/slam@champion")
+        str | None, typer.Option(help="a student to stand beside it, such as models:/slam@champion")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="--model: the folder of its report; reports/NAME by default")] = None,
 ) -> None:
@@ -173,19 +173,18 @@ def evaluate(
     from slam.evaluation.evaluate import evaluate_model, evaluate_stage
 
     chosen = _load(profile)
+    beside = champion and Path(local_folder(champion))
     if model is None:
         if out:
             raise SlamError("--out is of --model alone: the stage writes to reports/")
-        beside = champion and Path(local_folder(champion))
         places = paths.STUDENT, paths.EVALUATION, paths.METRICS.parent
         _report("evaluate", evaluate_stage(chosen.evaluate, chosen.teacher, *places, beside))
         return
-    if champion:
-        raise SlamError("--champion stands beside our student: leave it out with --model")
     from slam.evaluation.report import print_table
 
     out = out or paths.METRICS.parent / re.sub(r"[^\w.-]+", "-", model).strip("-.")
-    records = evaluate_model(chosen.evaluate, local_folder(model), paths.EVALUATION, out, chosen.teacher)
+    places = local_folder(model), paths.EVALUATION, out
+    records = evaluate_model(chosen.evaluate, *places, base=chosen.teacher, champion=beside, name=model)
     print_table(records)
     print(out)
 

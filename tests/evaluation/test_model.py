@@ -135,11 +135,17 @@ def test_what_is_no_model_is_said_and_nothing_is_written(make, said, evaluate, r
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_says_what_does_not_go_together(monkeypatch):
-    for arguments, said in (
-        (["--out", "x"], "--out is of --model alone"),
-        (["--model", "x", "--champion", "y"], "leave it out with --model"),
-    ):
-        result = CliRunner().invoke(cli.app, ["evaluate", *arguments])
-        assert isinstance(result.exception, SlamError)
-        assert said in str(result.exception)
+@pytest.mark.slow
+def test_a_released_model_stands_beside_the_champion(evaluate, random_student, lora_student, tmp_path):
+    records = evaluate(lora_student, champion=random_student, name="models:/released/1")
+    assert [(r["model"], r["steps"]) for r in records] == [(m, n) for m in ("student", "champion") for n in (1, 2)]
+    assert {r["name"] for r in records if r["model"] == "student"} == {"models:/released/1"}
+    assert len({r["protocol_hash"] for r in records}) == 1
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert f"student: models:/released/1; champion: {random_student}." in text
+
+
+def test_out_without_a_model_is_refused():
+    result = CliRunner().invoke(cli.app, ["evaluate", "--out", "x"])
+    assert isinstance(result.exception, SlamError)
+    assert "--out is of --model alone" in str(result.exception)

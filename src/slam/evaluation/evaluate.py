@@ -52,9 +52,8 @@ def evaluate_stage(
     subjects |= {"champion": Subject(str(champion))} if champion else {}
 
     def rows(models: Mapping) -> list[Row]:
-        told = {name: config.guidance if model.told_w else 1.0 for name, model in models.items()}
-        also = distilled(config, "champion", told["champion"]) if champion else ()
-        return table_rows(config, told["student"], also)
+        guidance = config.guidance if models["student"].told_w else 1.0
+        return table_rows(config, guidance, beside(config, models) if champion else ())
 
     with studio_at(config, subjects, evaluation, reports / FOLDER) as studio:
         done = run(studio, rows, reports / FOLDER, reports / FOLDER)
@@ -73,24 +72,33 @@ def evaluate_model(
     out: Path,
     base: str | None = None,
     cache: Path | None = None,
+    champion: Path | None = None,
+    name: str | None = None,
 ) -> list[dict]:
     """Measures one model under `config`'s protocol: writes `metrics.json`, `table.md`, `samples.png`, `worst.png` and
     `tradeoff.png` to `out`, and returns the records.
 
     `model` is a diffusers folder, a hub id, or a folder of LoRA adapters on `base`. One whose scheduler is LCM's is
     drawn with at config.steps, and its records say model = student; any other as the teacher is, and they say teacher.
-    `cache` is where the features of the reference are kept, `out` by default. The same call again goes on from what a
-    killed one did. Raises `SlamError` when it is no such model; `out` is then as it was.
+    `cache` is where the features of the reference are kept, `out` by default; `champion` is a student to stand beside
+    it; `name` is what the records call it. The same call again goes on from what a killed one did. Raises `SlamError`
+    when it is no such model; `out` is then as it was.
     """
-    subjects = dict.fromkeys(("student", "teacher"), Subject(str(model), base))
+    subjects = dict.fromkeys(("student", "teacher"), Subject(str(model), base, name))
+    subjects |= {"champion": Subject(str(champion))} if champion else {}
 
     def rows(models: Mapping) -> list[Row]:
-        return rows_of(config, "student" if is_distilled(models["student"]) else "teacher", models["student"])
+        own = rows_of(config, "student" if is_distilled(models["student"]) else "teacher", models["student"])
+        return own + (beside(config, models) if champion else [])
 
     with studio_at(config, subjects, evaluation, out / FOLDER) as studio:
         done = run(studio, rows, out / FOLDER, cache or out / FOLDER)
         write_pages(done, studio, out)
     return [one.record for one in done]
+
+
+def beside(config: Evaluate, models: Mapping) -> list[Row]:
+    return distilled(config, "champion", config.guidance if models["champion"].told_w else 1.0)
 
 
 @contextmanager
@@ -117,11 +125,12 @@ def run(studio: Studio, rows: Callable[[Mapping], list[Row]], folder: Path, cach
     for row, file, parts in todo:
         make(parts, studio, row.label)
         finish(row, file, parts, studio, target)
-    return [
-        Done(row, record, arrays["pictures"])
-        for row in rows
-        for record, arrays in [kept.read(row_file(studio, row, folder))]
-    ]
+    done = []
+    for row in rows:
+        record, arrays = kept.read(row_file(studio, row, folder))
+        subject = studio.subjects["teacher" if row.model == "vae" else row.model]
+        done.append(Done(row, record | {"name": subject.asked or subject.name}, arrays["pictures"]))
+    return done
 
 
 def finish(row: Row, file: Path, parts: list[Part], studio: Studio, target: Target) -> None:
@@ -139,7 +148,6 @@ def record_of(row: Row, seen: Observations, studio: Studio, target: Target) -> d
     timing = {"block": protocol.block, "processes": config.processes, "threads": threads}
     return {
         **asdict(row),
-        "name": studio.models[row.model].name,
         **scores(seen, target, config.judge is not None, protocol.each),
         "n": facts["n"],
         "seed": config.seed,

@@ -56,8 +56,11 @@ def caption(records: Sequence[dict]) -> str:
 
 
 def notes(records: Sequence[dict]) -> list[str]:
-    """What a reader has to know: of intervals, of the bias of FID at few pictures, of the time."""
+    """What a reader has to know: which models, of intervals, of the bias of FID at few pictures, of the time."""
     said = []
+    names = {record["model"]: record["name"] for record in records if "name" in record and record["model"] != "vae"}
+    if names:
+        said.append(f"{'; '.join(f'{model}: {name}' for model, name in names.items())}.")
     if any(record.get("fid_interval") for record in records):
         said.append(
             "±: half of a 95% interval, from resampling the pictures of a row (seeds of training not included)."

@@ -16,6 +16,7 @@ from slam.models.precision import PRECISIONS
 class Subject(NamedTuple):
     name: str  # a folder or hub id
     base: str | None = None  # of adapters: the diffusers folder or hub id that they were made for
+    asked: str | None = None  # as its user named it, such as models:/slam@champion, if `name` is only where it lies
 
     def load(self, precision: str, device: str) -> LatentDiffusion:
         """Raises `SlamError` when it is no model that this package can draw with."""
