@@ -7,11 +7,26 @@ from pathlib import Path
 import pytest
 from diffusers import LCMScheduler
 
-from slam import paths
+from slam import config, paths
 from slam.files import read_json, write_json
+from slam.training.plan import Plan
 from tests.registry.records import good_records
 
 REPOSITORY = Path(__file__).parents[2]
+PROFILE = config.load(REPOSITORY / "params.yaml", "tiny")
+LOCK = """
+schema: '2.0'
+stages:
+  filter:
+    cmd: slam filter
+    params: {params.yaml: {profiles.tiny.filter: {survivors: 0.5, limits: {aesthetic: {min: 6.0}}}}}
+    deps: [{path: data/raw, md5: abc.dir}]
+    outs: [{path: data/filtered, md5: def.dir}]
+  train:
+    cmd: slam train --restart
+    deps: [{path: data/latents/index.json, md5: "123"}, {path: teachers/tiny/unet, md5: 456.dir}]
+    outs: [{path: runs/train, md5: 789.dir}]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +53,15 @@ def finished(tmp_path, random_teacher, empty_database, monkeypatch) -> Path:
     write_json(student / "model_index.json", {**index, "scheduler": ["diffusers", "LCMScheduler"]})
     write_json(tmp_path / paths.METRICS, good_records())
     (tmp_path / paths.SAMPLES).write_bytes(b"\x89PNG")
-    journal = [{"step": step, "loss": 1 / step, "lr": 1e-3, "time": 1.7e9 + step} for step in (10, 20, 30)]
+    rate = {"lr": 1e-3, "samples_per_second": 64.0}
+    journal = [{"step": step, "loss": 1 / step, "time": 1.7e9 + step, **rate} for step in (1, 2, 3)]
     (tmp_path / paths.TRAIN).mkdir(parents=True)
+    Plan(str(random_teacher), "data/latents", PROFILE.distill, PROFILE.train, "0" * 64, "1" * 64).write(
+        tmp_path / paths.TRAIN
+    )
     (tmp_path / paths.TRAIN / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
-    (tmp_path / "dvc.lock").write_text("stages:\n  encode:\n    outs:\n    - {path: data/latents, md5: abc.dir}\n")
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    (tmp_path / paths.FILTERED).mkdir(parents=True)
+    write_json(tmp_path / paths.FILTERED / "counts.json", {"read": 100, "kept": 80, "reasons": {"aesthetic": 20}})
     shutil.copytree(REPOSITORY / "mlflow", tmp_path / "mlflow")
     return tmp_path

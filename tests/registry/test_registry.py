@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -16,7 +17,7 @@ from slam.errors import SlamError
 from slam.evaluation.generate import generate
 from slam.files import sha256, write_json
 from slam.models.diffusion import load
-from slam.registry.champion import champion_folder
+from slam.registry.champion import champion_folder, model_folder
 from slam.registry.promote import promote
 from slam.registry.record import registration, remember
 from slam.registry.register import register_stage
@@ -31,23 +32,68 @@ def register(root: Path, fid: float = 10.0) -> str:
     return register_stage("tiny", PROFILE, root)
 
 
+def registered(root: Path):
+    number = register(root)  # connects
+    return MlflowClient().get_model_version("slam", number)
+
+
 def aliases() -> dict[str, str]:
     return {alias: str(version) for alias, version in MlflowClient().get_registered_model("slam").aliases.items()}
 
 
-def test_a_version_holds_parameters_scores_curves_pictures_and_data_hashes(finished):
-    number = register(finished)  # connects
-    version = MlflowClient().get_model_version("slam", number)
+def test_a_version_holds_parameters_scores_pictures_hashes_of_the_data_and_its_environment(finished):
+    version = registered(finished)
     run = mlflow.get_run(version.run_id)
     assert run.data.params["profile"] == "tiny"
     assert run.data.params["distill.k"] == str(PROFILE.distill.k)
     assert run.data.metrics["student/lcm/1/fid"] == 10.0
     assert run.data.metrics["teacher/dpmpp/1/fid"] == 40.0
-    assert run.data.tags["dvc.data/latents"] == "abc.dir"
-    loss = MlflowClient().get_metric_history(version.run_id, "train/loss")
-    assert [(point.step, point.value) for point in loss] == [(10, 1 / 10), (20, 1 / 20), (30, 1 / 30)]
+    assert run.data.tags["dvc.teachers/tiny/unet"] == "456.dir"
+    assert version.tags["dvc.data/filtered"] == "def.dir"
+    assert (version.tags["protocol"], version.tags["protocol_hash"]) == ("test-v1", "0" * 64)
+    assert version.tags["evaluation_sha256"] == sha256(finished / paths.METRICS)
     logged = {item.path for item in MlflowClient().list_artifacts(version.run_id)}
-    assert {"metrics.json", "samples.png"} <= logged
+    assert {"metrics.json", "samples.png", "README.md", "environment.txt"} <= logged
+    packages = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/environment.txt").splitlines()
+    assert f"mlflow=={mlflow.__version__}" in packages
+    assert {"hardware.cpu", "hardware.gpu", "environment.packages_sha256"} <= run.data.tags.keys()
+
+
+def test_what_a_student_cost_is_told_from_its_plan_and_journal(finished):
+    version = registered(finished)
+    metrics = mlflow.get_run(version.run_id).data.metrics
+    assert PROFILE.train.batch == 32
+    assert metrics["cost/samples"] == 3 * 32
+    assert metrics["cost/teacher_evaluations"] == 3 * 32 * 2  # k = k_phi: one rung, with the prompt and without
+    assert metrics["cost/device_hours"] == pytest.approx(3 * 32 / 64 / 3600)
+
+
+def test_the_stages_are_child_runs_with_their_parameters_counts_and_hashes(finished):
+    parent, client = registered(finished).run_id, MlflowClient()
+    runs = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
+    children = {run.data.tags["stage"]: run for run in runs}
+    assert children.keys() == {"filter", "train"}
+    kept = children["filter"]
+    assert kept.data.params == {"filter.survivors": "0.5", "filter.limits.aesthetic.min": "6.0"}
+    assert kept.data.metrics == {"filtered/read": 100, "filtered/kept": 80, "filtered/reasons.aesthetic": 20}
+    assert kept.data.tags["dvc.data/raw"] == "abc.dir"
+    assert kept.info.status == "FINISHED"
+    train = children["train"].info.run_id
+    assert mlflow.get_run(parent).data.tags["slam.training_run"] == train
+    loss = client.get_metric_history(train, "train/loss")
+    assert [(point.step, point.value) for point in loss] == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
+
+
+def test_the_card_of_a_student_is_in_its_registered_folder_and_on_its_version_and_names_its_run(finished):
+    version = registered(finished)
+    text = (model_folder(f"models:/slam/{version.version}", finished) / "README.md").read_text()
+    head, body = yaml.safe_load(text.split("---\n")[1]), text.split("---\n", 2)[2]
+    assert (head["pipeline_tag"], head["base_model"]) == ("text-to-image", "teachers/tiny")
+    assert "| student | LCM | 4 | 1 | 10.00 |" in body
+    assert f"| MLflow run | {version.run_id} |" in body
+    assert "`data/filtered` def.dir" in body
+    assert version.description == body
+    assert not (finished / paths.STUDENT / "README.md").exists()  # DVC owns that folder
 
 
 def test_the_same_student_is_the_same_version_and_another_measurement_is_not(finished):

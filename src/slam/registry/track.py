@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param
 
 from slam import paths
 from slam.registry.record import tracking_uri
 from slam.registry.server import require_answer
-from slam.training.journal import read_journal
 
 NAME = "slam"  # of the experiment and of the registered model
 STUDY = "slam-study"  # the experiment of the study's reports
@@ -60,15 +58,16 @@ def log_report(root: Path, name: str, files: list[Path], metrics: dict[str, floa
                 client.log_artifact(run.info.run_id, str(path))
 
 
-def log_inputs_and_results(client: MlflowClient, run: Run, profile_name: str, profile: dict, root: Path) -> None:
-    """Parameters, evaluation, training curves, pictures and the revisions of code and data, in a few requests."""
-    run_id = run.info.run_id
-    params = [Param("profile", profile_name), *(Param(key, str(value)) for key, value in flatten(profile))]
-    metrics = [*evaluation(root / paths.METRICS), *curves(root / paths.TRAIN / "journal.jsonl")]
-    client.log_batch(run_id, params=params)
+def log_inputs_and_results(
+    client: MlflowClient, run_id: str, profile: dict, cost: dict[str, float], root: Path
+) -> None:
+    """Parameters, evaluation, cost, pictures and the revision of the code, in a few requests."""
+    now = int(time.time() * 1000)
+    metrics = [*evaluation(root / paths.METRICS), *(Metric(key, value, now, 0) for key, value in cost.items())]
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flatten(profile)])
     for start in range(0, len(metrics), BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-    for key, value in {**git_revision(root), **dvc_hashes(root)}.items():
+    for key, value in git_revision(root).items():
         client.set_tag(run_id, key, value)
     for path in PICTURES_AND_TABLES:
         if (root / path).exists():
@@ -101,11 +100,6 @@ def scores(records: list[dict]) -> Iterator[tuple[str, float]]:
                 yield name, value
 
 
-def curves(path: Path) -> list[Metric]:
-    """The training journal, one JSON object a line with `step` and `time`, as `train/loss` and the like."""
-    return [metric for line in read_journal(path) for metric in step_metrics(line)]
-
-
 def step_metrics(line: dict) -> list[Metric]:
     """Of one line of the journal: each of its numbers at the line's step and time."""
     return [
@@ -126,15 +120,3 @@ def git_revision(root: Path) -> dict[str, str]:
         return {}
     dirty = bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())
     return {"mlflow.source.git.commit": head.stdout.strip(), "git.dirty": str(dirty).lower()}
-
-
-def dvc_hashes(root: Path) -> dict[str, str]:
-    """{"dvc.data/latents": md5, …}: every input and output of every stage, from dvc.lock."""
-    lock = root / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text())["stages"].values() if lock.exists() else ()
-    return {
-        f"dvc.{item['path']}": item["md5"]
-        for stage in stages
-        for side in ("deps", "outs")
-        for item in stage.get(side, ())
-    }
