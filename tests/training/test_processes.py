@@ -16,7 +16,7 @@ from slam.errors import SlamError
 from slam.training import checkpoint
 from slam.training.journal import read_journal
 from slam.training.stage import train_stage, with_processes
-from tests.training.test_training import assert_equal_up_to_rounding, in_process, metrics, state
+from tests.training.test_training import assert_equal, assert_equal_up_to_rounding, in_process, metrics, state
 
 LR = {"train.lr": 1e-5}  # so that rounding stays rounding
 
@@ -74,6 +74,17 @@ def test_one_two_and_four_processes_are_equal_up_to_rounding_also_in_the_middle_
         assert_students_equal_up_to_rounding(one, other, 6)
     processes = [checkpoint.read_manifest(path)["processes"] for path in checkpoint.checkpoints(four / "checkpoints")]
     assert processes == [4, 1]
+
+
+@pytest.mark.nightly
+def test_two_processes_that_are_interrupted_are_two_that_are_not_bit_for_bit(profile, latents, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    two = {"train.processes": 2, "train.emas": [0.9]}
+    train_stage(profile(**two), latents, whole)
+    train_stage(profile(**two, **{"train.steps": 3}), latents, parts)
+    train_stage(profile(**two), latents, parts)
+    assert_equal(state(whole, 6), state(parts, 6))
+    assert metrics(whole) == metrics(parts)
 
 
 def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(profile):

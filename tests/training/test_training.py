@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors.torch import load
 
 from slam.errors import SlamError
+from slam.files import locked
 from slam.training import checkpoint, scaler
+from slam.training.alone import alone
 from slam.training.journal import read_journal
 from slam.training.loop import train
 from slam.training.plan import Plan, check_unchanged, make_plan
@@ -141,7 +143,7 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_lost(p
     files = sorted(out.rglob("*"))
     with pytest.raises(SlamError, match=r"train\.lr: 0\.0003 -> 0\.001"):
         train_stage(profile(**{"train.lr": 1e-3}), latents, out)
-    assert [path for path in sorted(out.rglob("*")) if path.name != "lock"] == files
+    assert [path for path in sorted(out.rglob("*")) if path.name != "lock"] == files  # that of `slam train` is new
 
 
 def test_adapters_that_are_given_up_are_a_difference_too(profile, latents, tmp_path):
@@ -172,15 +174,28 @@ def test_restart_sets_the_old_run_aside(profile, latents, tmp_path):
     assert (tmp_path / "run.previous/checkpoints/step-000006/manifest.json").exists()
 
 
-def test_a_second_run_on_a_folder_is_refused(profile, latents, tmp_path):
-    import fcntl
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
 
+
+@pytest.mark.parametrize("lock", ["lock", "loop.lock"])
+def test_a_second_run_on_a_folder_is_refused_until_the_first_is_dead(lock, profile, latents, tmp_path):
+    """`slam train` holds the one, the process that writes the other: it may outlive a `slam train` that was killed."""
     out = tmp_path / "run"
     out.mkdir()
-    with (out / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(out / lock)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
         with pytest.raises(SlamError, match="another `slam train` is running"):
             train_stage(profile(), latents, out)
+        other.kill()
+        assert sorted(path.name for path in out.iterdir()) in (["lock"], ["lock", "loop.lock"])  # nothing was begun
+    with alone(out), locked(out / "lock", "nobody"):
+        pass
 
 
 def poisoned(step_of_call, monkeypatch):
@@ -287,6 +302,17 @@ def test_training_learns(profile, latents, tmp_path):
     losses = [loss for _, loss, _ in metrics(out)]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000030"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_low_precision_moves_the_loss_a_little(precision, profile, latents, tmp_path):
+    short = {"train.steps": 1}
+    high = in_process(profile(**short), latents, tmp_path / "high")
+    low = in_process(profile(**short, **{"train.precision": precision}), latents, tmp_path / "low")
+    assert metrics(high) != metrics(low)
+    assert metrics(low)[0] == pytest.approx(metrics(high)[0], rel=0.05)
+    weights = state(low, 1)
+    assert all(value.dtype == torch.float32 for name in weights for value in weights[name].values() if value.ndim)
 
 
 def test_activations_computed_again_give_the_same_bits(profile, latents, tmp_path):

@@ -7,7 +7,6 @@ the same command again.
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,7 @@ from slam.files import sweep
 from slam.models.diffusion import load
 from slam.progress import progress
 from slam.training import checkpoint
+from slam.training.alone import alone, first_process
 from slam.training.batches import prepared
 from slam.training.journal import Journal, read_journal
 from slam.training.meter import Meter, lines, lr_at
@@ -44,9 +44,10 @@ PARTS = ("text_encoder", "tokenizer", "unet", "scheduler")
 def train(folder: Path) -> int:
     """Train the plan in `folder` from its newest whole checkpoint to its last step; returns the exit code.
 
-    Raises `SlamError` when too many steps in a row were not finite, or a checkpoint cannot be written.
+    Raises `SlamError` when too many steps in a row were not finite, a checkpoint cannot be written, or another process
+    trains in `folder`.
     """
-    with Stop() as stop:
+    with Stop() as stop, alone(folder):
         return _train(folder, stop)
 
 
@@ -142,7 +143,7 @@ if __name__ == "__main__":
     try:
         sys.exit(train(Path(sys.argv[1])))
     except SlamError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if first_process():
             print(f"slam train: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:  # a disk that fails or is full, wherever it says so

@@ -22,6 +22,7 @@ from slam.errors import SlamError
 from slam.files import locked
 from slam.launch import accelerate_launch
 from slam.training import checkpoint
+from slam.training.alone import alone
 from slam.training.journal import read_journal
 from slam.training.plan import Plan, check_unchanged, make_plan
 
@@ -73,6 +74,8 @@ def _begun(profile: Profile, latents: Path, out: Path, restart: bool) -> Iterato
     plan = make_plan(profile, latents)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / "lock", f"`slam train` is running on {out}"):
+        with alone(out):
+            pass
         try:
             check_unchanged(out, plan)
         except SlamError as error:
@@ -93,5 +96,5 @@ def _set_aside(out: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
     previous.mkdir()
     for item in out.iterdir():
-        if item.name != "lock":
+        if item.name not in ("lock", "loop.lock"):
             item.rename(previous / item.name)
