@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
 
+from flows import deployments
 from slam.errors import SlamError
 from slam.files import read_json, whole_file, write_json
 from slam.launch import stop_tree
@@ -37,12 +39,13 @@ def up(root: Path, ports: dict[str, int]) -> None:
     if running == SERVICES:
         print(f"Already up.\n{how_to_use(root)}")
         return
-    if running:
+    if (root / STATE).exists():
         down(root)  # the rest of a crash
     if (root / ENV).exists() and not ours(root / ENV):
         raise SlamError(f"{root / ENV} is not one that `make up` wrote: move it away, then `make up` again")
     for name, port in ports.items():
         refuse_busy(name, port)
+    deployments.check(root / "prefect.yaml")
     variables = environment(root, ports)
     try:
         start_all(root, ports, variables)
@@ -55,10 +58,14 @@ def up(root: Path, ports: dict[str, int]) -> None:
 
 
 def down(root: Path) -> None:
-    """Stops exactly the processes that `up` started, as far as they still are the same ones."""
-    for entry in reversed(alive(root)):  # the worker before the server that it reports to
-        print(f"stopping {entry['name']}", flush=True)
-        stop_tree(psutil.Process(entry["pid"]))
+    """Stops exactly the processes that `up` started, as far as they still are the same ones, and their children."""
+    for entry in reversed(recorded(root)):  # the worker before the server that it reports to
+        if _runs(entry):
+            print(f"stopping {entry['name']}", flush=True)
+            stop_tree(psutil.Process(entry["pid"]))
+        for process in orphans(root, entry["pid"]):
+            print(f"stopping what {entry['name']} left", flush=True)
+            process.kill()
     (root / STATE).unlink(missing_ok=True)
     if ours(root / ENV):
         (root / ENV).unlink()
@@ -80,6 +87,8 @@ def start_all(root: Path, ports: dict[str, int], variables: dict[str, str]) -> N
     for command in (
         [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         [prefect, "--no-prompt", "deploy", "--all"],
+        [prefect, "work-queue", "set-concurrency-limit", "gpu", "1", "--pool", POOL],
+        [sys.executable, "-m", "flows.dead_runs"],
     ):
         done = subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True)
         if done.returncode:
@@ -107,8 +116,22 @@ def start(root: Path, name: str, command: list[str], variables: dict[str, str]) 
 
 def alive(root: Path) -> list[dict]:
     """What `up` started and still runs; not a pid that another process has by now, which began at another time."""
-    recorded = read_json(root / STATE, "make up") if (root / STATE).exists() else []
-    return [entry for entry in recorded if _runs(entry)]
+    return [entry for entry in recorded(root) if _runs(entry)]
+
+
+def recorded(root: Path) -> list[dict]:
+    return read_json(root / STATE, "make up") if (root / STATE).exists() else []
+
+
+def orphans(root: Path, session: int) -> list[psutil.Process]:
+    """What a service of this folder that was killed, once the leader of `session`, has left running: MLflow's server
+    is a child of what starts it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):  # ended meanwhile, or another user's
+            if os.getsid(process.pid) == session and process.environ().get("SLAM_ROOT") == str(root):
+                found.append(process)
+    return found
 
 
 def _runs(entry: dict) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import Progress
 from slam.errors import SlamError
 from slam.launch import run
 
@@ -25,17 +26,29 @@ DVC_HINTS = re.compile(
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
 def build(name: str) -> None:
     """`dvc repro` of this one stage. Raises `SlamError` with the stage's last words when it fails."""
-    log, last = get_run_logger(), deque(maxlen=LAST_LINES)
+    if last := child([sys.executable, "-m", "dvc", "repro", "--single-item", name], name):
+        raise SlamError(f"stage {name} failed\n{own_words(last)}")
+
+
+def child(command: list[str], name: str) -> list[str]:
+    """Runs `command`: its lines become this task's log, its progress bars the run's artifact.
+
+    Returns [] when it ends well, its last lines when it fails.
+    """
+    log, last, progress = get_run_logger(), deque(["it ended without a word"], maxlen=LAST_LINES), Progress(name)
 
     def on_line(line: str) -> None:
         if not DVC_HINTS.match(line):
             log.info("%s", line)
             last.append(line)
+            progress.read(line)
 
     commands = Path(sys.executable).parent  # holds the `slam` that dvc.yaml calls, whether or not PATH says so
     env = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    if run([sys.executable, "-m", "dvc", "repro", "--single-item", name], on_line, env):
-        raise SlamError(f"stage {name} failed\n{own_words(last)}")
+    if run(command, on_line, env):
+        return list(last)
+    progress.done()
+    return []
 
 
 def own_words(lines: Iterable[str]) -> str:

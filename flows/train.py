@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from typing import Any
 
-import yaml
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import graph, stages
+from flows import artifacts, checkout, graph, stages
+from flows.overrides import settle
+from flows.promote import promote
+from flows.retries import REGISTRY
 from slam import config, paths
 from slam.errors import SlamError
 from slam.registry.record import remember
 
 
-@task(task_run_name="register", cache_policy=NO_CACHE)
+@task(task_run_name="register", cache_policy=NO_CACHE, **REGISTRY)
 def register(profile: str) -> str:
     """The version of the student that the stages left."""
     from slam.registry.register import register_stage
@@ -26,47 +27,41 @@ def register(profile: str) -> str:
     return version
 
 
-@task(task_run_name="promote", cache_policy=NO_CACHE)
-def promote(version: str) -> str:
-    """The alias that the gate gives to `version`: champion or challenger."""
-    from slam.registry.promote import promote as decide
-
-    decision, log = decide(version), get_run_logger()
-    for check in decision.checks:
-        log.info("%s  %s", "pass" if check.passed else "FAIL", check.says)
-    log.info("version %s is %s: %s", version, decision.alias, decision.reason)
-    return decision.alias
-
-
 @flow(name="slam-train")
-def slam_train(profile: str | None = None) -> dict[str, str]:
-    """Builds what is stale, registers the student, lets the gate decide; returns {"version", "alias"}.
+def slam_train(
+    profile: str | None = None, overrides: dict[str, Any] | None = None, only: list[str] | None = None
+) -> dict[str, str]:
+    """Builds what is stale, registers the student, lets the gate decide.
 
-    `profile`, if given, must be the one that params.yaml names, because DVC builds what that file says.
+    Args:
+        profile: of params.yaml; the one that the file names by default.
+        overrides: values of the profile's keys, as {"train.steps": 100}. DVC builds what params.yaml says, so profile
+            and overrides are written into that file and stay there; the log shows what changed.
+        only: these stages of dvc.yaml and no other, on what the earlier ones have left; no registration follows.
+
+    Returns:
+        {"version", "alias"}, or {} after `only`.
     """
-    for runs in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(runs).addFilter(is_no_mistake)
-    name = chosen_profile(profile)
-    for stage in graph.names():
-        stages.build(stage)
-    version = register(name)
-    alias = promote(version)
-    remember(Path(), version, alias)
-    table = paths.TABLE.read_text(encoding="utf-8")
-    create_markdown_artifact(key="evaluation", markdown=f"# slam version {version}: {alias}\n\n{table}")
-    return {"version": version, "alias": alias}
+    checkout.ready()
+    with checkout.taken():
+        chosen = chosen_stages(only)
+        name, changes = settle(Path("params.yaml"), profile, overrides or {})
+        if changes:
+            get_run_logger().info("params.yaml, as this run was asked to:\n%s", changes)
+        for stage in chosen:
+            stages.build(stage)
+        if only:
+            return {}
+        version = register(name)
+        alias = promote(version)
+        remember(Path(), version, alias)
+        artifacts.results(f"slam version {version}: {alias}", paths.METRICS.parent)
+        return {"version": version, "alias": alias}
 
 
-def chosen_profile(asked: str | None, params: Path = Path("params.yaml")) -> str:
-    config.load(params)  # a mistake in the file is said before any stage runs
-    name = yaml.safe_load(params.read_text(encoding="utf-8"))["profile"]
-    if asked not in (None, name):
-        raise SlamError(
-            f"profile {asked!r} was asked for, but DVC builds {params}'s: set `profile: {asked}` in that file"
-        )
-    return name
-
-
-def is_no_mistake(record: logging.LogRecord) -> bool:
-    """False for the traceback of a `SlamError`: the state that Prefect logs next has its message."""
-    return not (record.exc_info and isinstance(record.exc_info[1], SlamError))
+def chosen_stages(only: list[str] | None, root: Path = Path()) -> list[str]:
+    """The stages to build, in the order of the graph. Raises `SlamError` for a name that dvc.yaml does not have."""
+    known = graph.names(root)
+    if unknown := [name for name in only or () if name not in known]:
+        raise SlamError(f"only: {', '.join(unknown)}: no such stage in dvc.yaml; there are {', '.join(known)}")
+    return [name for name in known if not only or name in only]

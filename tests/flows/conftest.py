@@ -1,11 +1,13 @@
 """A throw-away DVC project of trivial stages, and one Prefect server for all tests of flows."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+CODE = f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"  # for a child's PYTHONPATH
 STAGES = """
 stages:
   last:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slam import paths
-from tests.flows.conftest import REPOSITORY
+from tests.flows.conftest import CODE, REPOSITORY
 from tests.registry.conftest import empty_database, finished  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def demo(root: Path, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "flows.demo"],
         cwd=root,
-        env={**outer, "PYTHONPATH": str(REPOSITORY), **variables},
+        env={**outer, "PYTHONPATH": CODE, **variables},
         capture_output=True,
         text=True,
     )
@@ -44,6 +44,7 @@ def ready(finished, project) -> Path:  # noqa: F811
     shutil.move(finished / paths.STUDENT, finished / "ready/student")
     shutil.move(finished / "reports", finished / "ready/reports")
     (finished / "ready/reports/table.md").write_text("| a table |\n")
+    shutil.copy(REPOSITORY / "docs/samples.png", finished / "ready/reports")
     (finished / "dvc.lock").unlink()
     (finished / "dvc.yaml").write_text(STAGES)
     shutil.copy(REPOSITORY / "prefect.toml", finished)

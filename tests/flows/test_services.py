@@ -1,11 +1,11 @@
-"""`make up` and `make down`: real servers on free ports, the deployment command, and processes that are told apart."""
+"""`make up` and `make down`: what they refuse, and processes that are told apart. test_live.py runs them."""
 
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -56,39 +56,39 @@ def test_an_env_file_of_the_users_own_is_neither_overwritten_nor_removed(tmp_pat
     assert (tmp_path / ".env").read_text() == "export TOKEN=mine\n"
 
 
-@pytest.mark.slow
-def test_up_deploys_the_flow_that_the_command_line_runs_and_down_stops_everything(project, monkeypatch, capsys):
-    root = project()
-    for name in ("flows", "mlflow"):
-        shutil.copytree(REPOSITORY / name, root / name)
-    for name in ("prefect.yaml", "prefect.toml"):
-        shutil.copy(REPOSITORY / name, root)
-    # The same deployment, of a flow that ends after the stages: there is no student here to register.
-    flow = (root / "flows/train.py").read_text().split("    version = register(name)")[0] + "    return {}\n"
-    rest = (REPOSITORY / "flows/train.py").read_text().split("\n\n\ndef chosen_profile")[1]
-    (root / "flows/train.py").write_text(f"{flow}\n\ndef chosen_profile{rest}")
-    for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
-        monkeypatch.delenv(name)
+def test_a_schedule_that_is_none_is_told_before_any_server_is_started(tmp_path):
+    text = (REPOSITORY / "prefect.yaml").read_text().replace('cron: "0 3 * * *"', 'cron: "3 o\'clock"')
+    (tmp_path / "prefect.yaml").write_text(text)
+    with pytest.raises(SlamError, match='slam-evaluate/nightly: schedule cron = "3 o\'clock": Invalid cron'):
+        services.up(tmp_path, free_ports())
+    assert not (tmp_path / services.STATE).exists()
+
+
+def test_what_a_killed_service_left_is_stopped_and_nothing_else(tmp_path):
+    env = {**os.environ, "SLAM_ROOT": str(tmp_path)}
+    shell = subprocess.Popen(["sh", "-c", "sleep 61 & wait"], env=env, start_new_session=True)
+    other = subprocess.Popen(["sleep", "62"], start_new_session=True)
     try:
-        services.up(root, free_ports())
-        tree = [psutil.Process(entry["pid"]) for entry in services.alive(root)]
-        assert len(tree) == 3
-        services.up(root, free_ports())
-        assert "Already up." in capsys.readouterr().out
-        ran = subprocess.run(
-            ["sh", "-c", ". ./.env && prefect deployment run slam-train/default --watch"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert (root / "c.txt").read_text() == "one\n"
-        tree += [child for process in tree for child in process.children(recursive=True)]
+        (left,) = until_one(psutil.Process(shell.pid).children)
+        entry = {"name": "mlflow", "pid": shell.pid, "started": psutil.Process(shell.pid).create_time()}
+        write_json(tmp_path / services.STATE, [entry, {"name": "worker", "pid": other.pid, "started": 0.0}])
+        shell.kill()
+        shell.wait()
+        services.down(tmp_path)
+        psutil.wait_procs([left], timeout=10)
+        assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+        assert other.poll() is None
     finally:
-        services.down(root)
-    assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert not (root / ".env").exists()
+        other.kill()
+        other.wait()
+
+
+def until_one(find):
+    for _ in range(100):
+        if found := find():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing was found")
 
 
 def test_a_path_with_a_blank_survives_the_shell(tmp_path):

@@ -12,11 +12,13 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 
-from flows import graph, stages
+from flows import checkout, graph, stages
 from flows.stages import own_words
-from flows.train import chosen_profile, slam_train
+from flows.train import chosen_stages, slam_train
+from slam import config
 from slam.errors import SlamError
-from tests.flows.conftest import REPOSITORY
+from slam.files import locked
+from tests.flows.conftest import CODE
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +88,7 @@ def test_a_mistake_is_logged_without_a_traceback(project, prefect_server, caplog
 def test_a_flow_that_is_killed_leaves_no_stage_running(project, prefect_server):
     root = project(middle="sleep 1234")
     code = "from flows.train import slam_train; slam_train()"
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PREFECT_API_URL": PREFECT_API_URL.value()}
+    env = {**os.environ, "PYTHONPATH": CODE, "PREFECT_API_URL": PREFECT_API_URL.value()}
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=env, stderr=subprocess.DEVNULL)
     sleeping = wait_for_sleep(killed)
     killed.send_signal(signal.SIGKILL)
@@ -105,11 +107,54 @@ def wait_for_sleep(flow_process: subprocess.Popen, within: float = 300) -> psuti
     raise AssertionError("the stage did not start")
 
 
-def test_only_the_profile_that_dvc_would_build_is_accepted():
-    params = REPOSITORY / "params.yaml"
-    assert chosen_profile(None, params) == chosen_profile("tiny", params) == "tiny"
-    with pytest.raises(SlamError, match="set `profile: sd15` in that file"):
-        chosen_profile("sd15", params)
+def test_only_the_stages_that_were_asked_for_are_built_in_the_order_of_the_graph(project, prefect_server):
+    root = project()
+    assert chosen_stages(None, root) == ["start", "middle", "last"]
+    assert chosen_stages(["middle", "start"], root) == ["start", "middle"]
+    assert slam_train(only=["start"]) == {}
+    assert (root / "a.txt").exists() and not (root / "b.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"only": ["start", "finish"]}, "only: finish: no such stage in dvc.yaml; there are start, middle, last"),
+        ({"profile": "sd16"}, "profile = 'sd16' is not one of tiny, sd15, sd21"),
+        ({"overrides": {"train.stepz": 3}}, "train.stepz is not a key: did you mean steps?"),
+    ],
+)
+def test_a_wrong_parameter_is_told_before_anything_starts(project, prefect_server, parameters, says):
+    root = project()
+    before = (root / "params.yaml").read_bytes()
+    with pytest.raises(SlamError) as error:
+        slam_train(**parameters)
+    assert says in str(error.value)
+    assert not (root / "a.txt").exists()
+    assert (root / "params.yaml").read_bytes() == before
+
+
+def test_what_a_run_sets_is_in_its_log_and_in_params_yaml(project, prefect_server, caplog):
+    root = project()
+    with caplog.at_level(logging.INFO, "prefect.flow_runs"):
+        slam_train(overrides={"train.steps": 7}, only=["start"])
+    assert config.load(root / "params.yaml").train.steps == 7
+    assert "-      steps: 350\n+      steps: 7" in caplog.text
+
+
+def test_a_second_flow_in_the_same_folder_is_told_who_works_there(project, prefect_server):
+    project()
+    with locked(checkout.LOCK, "test"):
+        checkout.LOCK.write_text("slam-train, run blue-crow")
+        with pytest.raises(SlamError, match=r"another flow works in .* \(slam-train, run blue-crow\): wait for it"):
+            slam_train()
+
+
+def test_a_server_that_is_gone_is_named_before_anything_starts(project, prefect_server, monkeypatch):
+    root = project()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(SlamError, match="MLFLOW_TRACKING_URI = http://127.0.0.1:9 does not answer"):
+        slam_train()
+    assert not (root / "a.txt").exists()
 
 
 def test_of_dvcs_report_only_the_stages_own_lines_are_kept():
