@@ -33,7 +33,7 @@ def test_the_parts_of_a_step_add_up_to_it(tmp_path):
     assert set(parts) == set(PARTS)
     assert sum(parts.values()) == pytest.approx(step, rel=0.02)
     assert min(parts["teacher"], parts["backward"]) > parts["rest"] > 0
-    assert set(now_and_then(run, tmp_path)) == set(LOOP)
+    assert set(now_and_then(run, accelerator, tmp_path)) == set(LOOP)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from slam.bench.rate import now
 from slam.bench.subject import Run
 from slam.training.checkpoint import snapshot
 from slam.training.journal import Journal
-from slam.training.loop import lines
+from slam.training.meter import Meter, lines
 from slam.training.state import ema_gap
 from slam.training.step import Objective
 
@@ -115,18 +115,24 @@ def split(run: Run, watch: Watch, warm_up: int, steps: int) -> dict[str, float]:
     return {part: total / steps for part, total in watch.totals().items()}
 
 
-def now_and_then(run: Run, folder: Path) -> dict[str, float]:
+def now_and_then(run: Run, accelerator: Accelerator, folder: Path) -> dict[str, float]:
     """Milliseconds of a step's share in the journal and in checkpoints, of which the loop waits for the copy alone."""
     config = run.subject.plan.train
-    window, journal = torch.rand(config.log_every, 4, device=run.device), Journal(folder / "journal.jsonl", 0)
+    meter, journal = Meter(config.batch), Journal(folder / "journal.jsonl", 0)
 
     def log(turn: int) -> None:
-        gap = ema_gap(run.state).item()
-        journal.write(lines(window.tolist(), (turn + 1) * config.log_every, 1.0, gap, config))
+        reading = meter.read(accelerator, (turn + 1) * config.log_every)
+        journal.write(lines(reading, {"ema_gap": ema_gap(run.state).item()}, config))
 
-    logging = statistics.median(_milliseconds(partial(log, turn), run.device) for turn in range(5))
+    logged = []
+    for turn in range(5):
+        for _ in range(config.log_every):
+            meter.add(torch.zeros(4, device=run.device))
+        logged.append(_milliseconds(partial(log, turn), run.device))
     copying = statistics.median(_milliseconds(partial(snapshot, run.state), run.device) for _ in range(3))
-    return dict(zip(LOOP, (logging / config.log_every, copying / config.checkpoint_every), strict=True))
+    return dict(
+        zip(LOOP, (statistics.median(logged) / config.log_every, copying / config.checkpoint_every), strict=True)
+    )
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:

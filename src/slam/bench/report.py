@@ -110,7 +110,7 @@ def _split(subject: Subject, device: torch.device, counted: dict[str, int], step
     run = start(subject.with_speed(graphs=False), accelerator, watched(watch))
     parts = split(run, watch, WARM_UP, steps)
     run.batches.close()
-    parts |= now_and_then(run, Path(subject.plan.latents))
+    parts |= now_and_then(run, accelerator, Path(subject.plan.latents))
     total = sum(parts.values())
     yield "\n| part | ms | share | GFLOP/s |\n| --- | ---: | ---: | ---: |"
     for part, spent in parts.items():

@@ -19,7 +19,7 @@ from slam.files import sha256, write_json
 from slam.models.architecture import random_model, token_ids
 from slam.models.diffusion import LatentDiffusion, load
 from slam.training.batches import prepared
-from slam.training.loop import lr_at
+from slam.training.meter import lr_at
 from slam.training.objective import make_objective
 from slam.training.plan import Plan
 from slam.training.quick import quick_step
