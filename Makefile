@@ -9,10 +9,10 @@ pip := $(BIN)/python -m pip --quiet --disable-pip-version-check
 run := XDG_CACHE_HOME=$(CURDIR)/.cache $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down study lock
+.PHONY: help demo test faults up down study lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## the whole life of a student on the tiny profile: table, picture, registered model; 4 minutes
 	@$(run) flows.demo
@@ -21,6 +21,9 @@ test: $(STAMP) ## lint, format and every test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(run) pytest
+
+faults: $(STAMP) ## the long form of the fault suite: hundreds of kills, and a table of what was survived
+	$(run) pytest tests/faults tests/test_launch.py --nightly
 
 up: $(STAMP) ## start Prefect, MLflow and a worker here; PREFECT_PORT=4200 MLFLOW_PORT=5001
 	@PREFECT_PORT=$(PREFECT_PORT) MLFLOW_PORT=$(MLFLOW_PORT) $(BIN)/python -m flows.services up
