@@ -31,16 +31,6 @@ def state_file(root: Path, fingerprint: str) -> Path:
     return root / ".slam" / "training" / f"{fingerprint[:16]}.json"
 
 
-def training_run(root: Path, folder: Path) -> str | None:
-    """The id of the MLflow run that shows the training in `folder`, on the server in use; None if there is none yet.
-
-    Register makes it a child of the pipeline's run: tag `mlflow.parentRunId`.
-    """
-    file = state_file(root, read_plan(folder).fingerprint)
-    runs = read_json(file, "slam train")["runs"] if file.exists() else {}
-    return runs.get(tracking_uri(root), {}).get("run_id")
-
-
 def mirror_of(folder: Path, root: Path, before: Mirror | None = None) -> Mirror | None:
     """Of the training that is in `folder` now: `before`, if that is the same one. None before there is any."""
     if not (folder / "plan.json").exists():
@@ -54,7 +44,10 @@ def mirror_of(folder: Path, root: Path, before: Mirror | None = None) -> Mirror 
 
 
 def drain(folder: Path, root: Path) -> str | None:
-    """Sends what the server lacks of the training in `folder`; returns its run's id, None where nothing was trained."""
+    """Sends what the server lacks of the training in `folder`; returns its run's id, None where nothing was trained.
+
+    The caller makes that run a child of the pipeline's: tag `mlflow.parentRunId`.
+    """
     mirror = mirror_of(folder, root)
     if mirror is None:
         return None
