@@ -1,3 +1,5 @@
+import gc
+
 import pyarrow as pa
 import pytest
 import yaml
@@ -79,6 +81,10 @@ def test_a_users_expectations_are_added(drawn, tmp_path):
     ):
         filter_stage(FILTER.model_copy(update={"expectations": str(file)}), drawn / "raw", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_library_leaves_garbage_collection_as_it_was():
+    assert gc.isenabled() and gc.get_freeze_count() > 0
 
 
 def test_without_a_file_nothing_is_added():

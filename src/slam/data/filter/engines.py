@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import forkserver
@@ -39,8 +39,11 @@ def processes(processes: int, scheduler: str | None) -> Iterator[Map]:
     pool = ProcessPoolExecutor(processes, context, _end_with_parent)
 
     def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return results([pool.submit(function, item) for item in items])  # begun before the first is asked for
+
+    def results(futures: list[Future]) -> Iterator[Any]:
         try:
-            for future in as_completed([pool.submit(function, item) for item in items]):
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             raise SlamError(
@@ -102,10 +105,10 @@ def _environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-def together(run: Map, jobs: dict[str, Job]) -> dict[str, Any]:
-    """What each of the jobs returns, under its name."""
-    found = dict(run(_job, jobs.items()))
-    return {name: found[name] for name in jobs}
+def begin(run: Map, jobs: dict[str, Job]) -> Callable[[], dict[str, Any]]:
+    """What waits for the jobs, which an engine of several processes begins at once: what each returns by its name."""
+    found = run(_job, jobs.items())
+    return lambda: dict(found)
 
 
 def _job(named: tuple[str, Job]) -> tuple[str, Any]:

@@ -23,7 +23,7 @@ from slam.config import Filter
 from slam.data.deps import own_files, require_deps
 from slam.data.filter import histograms, lists, repeats
 from slam.data.filter.conservation import NONE, SHARDS, overlapping, shortage, total
-from slam.data.filter.engines import ENGINES, Job, Map, together
+from slam.data.filter.engines import ENGINES, Job, Map, begin
 from slam.data.filter.jobs import Check, checked, described, drawn
 from slam.data.filter.manifest import MANIFEST, write_lists
 from slam.data.filter.sift import FACTS, PAGE, PASSED, REJECTED, Task, part, sift
@@ -70,7 +70,10 @@ def filter_stage(
         parts.mkdir(exist_ok=True)
         tasks = [Task(number, shard, config, suites["rows"], parts, scores) for number, shard in enumerate(source)]
         facts = _sift_all(tasks, run)
-        of_shards = together(run, {"all-shards": _check_shards(facts, folder, suites["shards"])})
+        spread = histograms.total([fact["histograms"] for fact in facts])
+        draw = partial(drawn, spread, config.limits, folder / "histograms.png")
+        aside = begin(run, {"picture": draw, "suites": partial(described, suites)})
+        of_shards = begin(run, {"all-shards": _check_shards(facts, folder, suites["shards"])})()
         problems = [p for fact in facts for p in fact["problems"]] + _problems(of_shards)
         counts, checks = total(facts, {}), {}
         if not problems:
@@ -83,13 +86,10 @@ def filter_stage(
                     sizes = _write_lists(folder, tasks, db, config, counts)
                     checks = _check_manifest(folder, sizes, suites["manifest"])
         write_json(folder / "counts.json", counts)
-        spread = histograms.total([fact["histograms"] for fact in facts])
-        draw = partial(drawn, spread, config.limits, folder / "histograms.png")
-        found = together(run, {"picture": draw, "suites": partial(described, suites), **checks})
-        of_pieces = {name: found[name] for name in checks}
+        of_pieces = dict(sorted(begin(run, checks)().items()))
         problems += _problems(of_pieces)
         tables = _tables(tasks, facts, {"shards": of_shards, "manifest": of_pieces})
-        pages.write(folder / "docs", tables, found["suites"], counts, problems, _notes(facts))
+        pages.write(folder / "docs", tables, aside()["suites"], counts, problems, _notes(facts))
         if problems:
             with whole_folder(failed) as kept:
                 for name in ("docs", "counts.json", "histograms.png"):

@@ -22,6 +22,7 @@ gc.disable()  # all that the import makes stays: to look through it for garbage,
 import great_expectations as gx  # noqa: E402
 import great_expectations.expectations as gxe  # noqa: E402
 import pyarrow as pa  # noqa: E402
+from great_expectations.execution_engine import pandas_execution_engine  # noqa: E402
 from great_expectations.render.renderer import (  # noqa: E402
     ExpectationSuitePageRenderer,
     ValidationResultsPageRenderer,
@@ -31,6 +32,11 @@ from pydantic.v1 import ValidationError  # noqa: E402
 
 from slam.data.validation.suites import HAD, Outcome, Suite  # noqa: E402
 from slam.errors import SlamError  # noqa: E402
+
+gc.freeze()
+gc.enable()
+# Bytes of a table up to which the library takes a hash of all its values, which nothing reads: a third of a check.
+pandas_execution_engine.HASH_THRESHOLD = 0
 
 BIG = 2**23  # bytes of a table that is not left to Python's garbage collection, which takes a tenth of a second
 EXAMPLES = 5  # values shown in the documents and in an error
