@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from prefect_dask import DaskTaskRunner
 
 from slam import config, paths
 from slam.data.filter.stage import filter_stage
+from slam.errors import SlamError
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -56,7 +58,11 @@ def main() -> None:
     parser.add_argument("--scheduler", help="tcp://HOST:8786; by default a cluster of --workers here")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
-    print(slam_filter.with_options(task_runner=runner(chosen.scheduler, chosen.workers))(chosen.profile))
+    try:
+        print(slam_filter.with_options(task_runner=runner(chosen.scheduler, chosen.workers))(chosen.profile))
+    except SlamError as error:
+        print(f"flows.cluster: {error}", file=sys.stderr)
+        sys.exit(error.code)
 
 
 if __name__ == "__main__":
