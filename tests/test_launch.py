@@ -160,7 +160,7 @@ def worker(tmp_path, monkeypatch) -> Path:
         "accelerator.end_training()\n"  # an exit while gloo's threads run may abort
         "sys.exit(int(sys.argv[2]) if state.process_index == 0 else 0)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     home = tmp_path / "home" / "accelerate"
     home.mkdir(parents=True)
     # A user's own file, which must not be read: with it, accelerate would look for machines that are not there.
@@ -183,3 +183,15 @@ def test_accelerate_starts_that_many_processes_on_the_cpu(worker, processes):
 def test_a_failed_worker_gives_its_exit_code_and_no_traceback_of_the_launcher(worker, processes, capfd):
     assert accelerate_launch("worker", ["x", "3"], processes, "fp32") == 3
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_that_is_killed_is_told_with_its_signal(worker, processes, capfd):
+    script = (worker / "worker.py").read_text()
+    killed = script.replace("accelerator.end_training()", "os.kill(os.getpid(), 9)")
+    (worker / "worker.py").write_text(killed)
+    assert accelerate_launch("worker", ["x", "0"], processes, "fp32") == 128 + 9
+    said = capfd.readouterr().err
+    assert "was killed by SIGKILL: often for want of memory" in said
+    assert "Traceback" not in said

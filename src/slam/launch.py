@@ -205,17 +205,22 @@ def main() -> int:
     try:
         launch_command(launch_command_parser().parse_args())
     except ChildFailedError as error:
-        return _shell_code(error.get_first_failure()[1].exitcode)
+        rank, failure = error.get_first_failure()
+        return _shell_code(failure.exitcode, f"the process of rank {rank}")
     except subprocess.CalledProcessError as error:
-        return _shell_code(error.returncode)
+        return _shell_code(error.returncode, "the process")
     except SignalException as stopped:
         return 128 + stopped.sigval
     return 0
 
 
-def _shell_code(code: int) -> int:
-    """A process's exit code as shells give it: 128 + N when signal N killed it."""
-    return code if code >= 0 else 128 - code
+def _shell_code(code: int, who: str) -> int:
+    """A process's exit code as shells give it: 128 + N when signal N killed it, which is told."""
+    if code >= 0:
+        return code
+    advice = ": often for want of memory, which the kernel's log (dmesg) tells" if code == -signal.SIGKILL else ""
+    print(f"{who} was killed by {signal.Signals(-code).name}{advice}", file=sys.stderr)
+    return 128 - code
 
 
 if __name__ == "__main__":
