@@ -172,7 +172,7 @@ def worker(tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_starts_that_many_processes_on_the_cpu(worker, processes):
-    assert accelerate_launch("worker", ["an argument", "0"], processes, "fp32") == 0
+    assert accelerate_launch("worker", ["an argument", "0"], processes) == 0
     total = processes * (processes + 1) // 2
     for rank in range(processes):
         assert (worker / f"saw-{rank}").read_text() == f"{processes} {total} cpu no an argument"
@@ -181,7 +181,7 @@ def test_accelerate_starts_that_many_processes_on_the_cpu(worker, processes):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_failed_worker_gives_its_exit_code_and_no_traceback_of_the_launcher(worker, processes, capfd):
-    assert accelerate_launch("worker", ["x", "3"], processes, "fp32") == 3
+    assert accelerate_launch("worker", ["x", "3"], processes) == 3
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -85,13 +85,11 @@ def started(command: list[str], env: Mapping[str, str] | None = None, **popen: A
                 stop_all(_marked(mark))
 
 
-def accelerate_launch(
-    module: str, arguments: list[str], processes: int = 1, precision: str = "fp32", key: str = "train.processes"
-) -> int:
+def accelerate_launch(module: str, arguments: list[str], processes: int = 1, key: str = "train.processes") -> int:
     """Runs `python -m module arguments` in `processes` processes under `accelerate launch`; returns the exit code.
 
-    `precision` is fp32, bf16 or fp16. Without CUDA it runs on the CPU, and several processes talk through gloo.
-    Raises `SlamError` when there are GPUs, but fewer than processes; `key` is the setting that says how many.
+    Without CUDA it runs on the CPU, and several processes talk through gloo. Raises `SlamError` when there are GPUs,
+    but fewer than processes; `key` is the setting that says how many.
     """
     import torch
 
@@ -105,7 +103,7 @@ def accelerate_launch(
         "num_processes": processes,
         "num_machines": 1,
         "main_process_port": 0,  # any free one
-        "mixed_precision": {"fp32": "no"}.get(precision, precision),
+        "mixed_precision": "no",  # each stage has an autocast of its own
         "dynamo_backend": "no",
         "num_cpu_threads_per_process": max(1, torch.get_num_threads() // processes),
     }
