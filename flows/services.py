@@ -173,6 +173,7 @@ def environment(root: Path, ports: dict[str, int]) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"http://{HOST}:{ports['MLFLOW_PORT']}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # nothing of ours is one
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 

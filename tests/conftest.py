@@ -29,6 +29,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, and for what its tests start
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

@@ -22,6 +22,9 @@ stages:
     params: {params.yaml: {profiles.tiny.filter: {survivors: 0.5, limits: {aesthetic: {min: 6.0}}}}}
     deps: [{path: data/raw, md5: abc.dir}]
     outs: [{path: data/filtered, md5: def.dir}]
+  encode:
+    cmd: slam encode
+    outs: [{path: data/latents, md5: ghi.dir}]
   train:
     cmd: slam train --restart
     deps: [{path: data/latents/index.json, md5: "123"}, {path: teachers/tiny/unet, md5: 456.dir}]

@@ -159,6 +159,7 @@ def test_every_decision_is_a_row_for_each_rule_in_a_table_over_all_versions(thre
     failed = table[~table["passed"].astype(bool)]
     assert set(failed["version"]) == {4}
     assert "fid at 1 step 15, at most 1.15 x the champion's 9.8" in set(failed["says"])
+    assert set(table[table["rule"] == "decision"]["version"]) == {1, 2, 3, 4}
 
 
 @pytest.mark.slow

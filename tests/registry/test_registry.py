@@ -49,8 +49,8 @@ def test_a_version_holds_parameters_scores_pictures_hashes_of_the_data_and_its_e
     assert run.data.metrics["student/lcm/1/fid"] == 10.0
     assert run.data.metrics["teacher/dpmpp/1/fid"] == 40.0
     assert run.data.tags["dvc.teachers/tiny/unet"] == "456.dir"
-    assert version.tags["dvc.data/filtered"] == "def.dir"
-    assert (version.tags["protocol"], version.tags["protocol_hash"]) == ("test-v1", "0" * 64)
+    assert version.tags["dvc.data/latents"] == "ghi.dir"
+    assert version.tags["protocol"] == "test-v1 (00000000)"
     assert version.tags["evaluation_sha256"] == sha256(finished / paths.METRICS)
     logged = {item.path for item in MlflowClient().list_artifacts(version.run_id)}
     assert {"metrics.json", "samples.png", "README.md", "environment.txt"} <= logged
@@ -72,7 +72,7 @@ def test_the_stages_are_child_runs_with_their_parameters_counts_and_hashes(finis
     parent, client = registered(finished).run_id, MlflowClient()
     runs = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
     children = {run.data.tags["stage"]: run for run in runs}
-    assert children.keys() == {"filter", "train"}
+    assert children.keys() == {"filter", "encode", "train"}
     kept = children["filter"]
     assert kept.data.params == {"filter.survivors": "0.5", "filter.limits.aesthetic.min": "6.0"}
     assert kept.data.metrics == {"filtered/read": 100, "filtered/kept": 80, "filtered/reasons.aesthetic": 20}

@@ -14,7 +14,7 @@ from slam.registry.track import NAME
 
 TABLE = "decisions.json"  # mlflow.load_table("decisions.json") gathers it over all runs
 BEFORE = "gate.champion_before"  # tag: the champion that this version replaced, or was held against
-TAGS = ("version", "alias", "reason", "time", "champion_before", "noticed", "gate_sha256")
+TAGS = ("alias", "reason", "time", "champion_before", "noticed")  # as gate.alias and so on; the file has more
 
 
 def audit(client: MlflowClient, version: ModelVersion, checks: list[Check], **told: str | None) -> None:
@@ -30,8 +30,10 @@ def audit(client: MlflowClient, version: ModelVersion, checks: list[Check], **to
         return  # made by hand: its tags are all that there is
     rules = [check._asdict() for check in checks]
     client.log_dict(version.run_id, {**record, "checks": rules}, f"decisions/{now:%Y%m%dT%H%M%S.%fZ}.json")
-    rows = [{**record, **rule} for rule in rules]
-    client.log_table(version.run_id, pd.DataFrame(rows).fillna(""), TABLE)
+    decided = {"rule": "decision", "passed": told["alias"] == "champion", "says": told["reason"]}
+    common = {key: record.get(key) or "" for key in ("version", "time", "alias", "champion_before", "noticed")}
+    rows = [{"rule": row["rule"], "passed": row["passed"], "says": row["says"], **common} for row in (decided, *rules)]
+    client.log_table(version.run_id, pd.DataFrame(rows), TABLE)
 
 
 def _has_run(client: MlflowClient, version: ModelVersion) -> bool:

@@ -25,7 +25,7 @@ from slam.registry.track import NAME, connect, git_revision, log_inputs_and_resu
 from slam.registry.weights import CARD, files_sha256
 
 TRAINED_BY = "slam.training_run"  # tag of a version's run: the run of its training, which slam/registry/mirror.py feeds
-DATA = {f"dvc.{path}" for path in (paths.FILTERED, paths.LATENTS, paths.EVALUATION)}  # tags of a version, too
+DATA = {f"dvc.{path}" for path in (paths.FILTERED, paths.LATENTS, paths.EVALUATION)}  # what the card names
 PYFUNC = Path("mlflow/pyfunc.py")
 DRAWING = Path(drawing.__file__)  # a copy goes with the model
 # 0 stands for "as the model was trained"
@@ -65,7 +65,7 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
             client.log_text(run_id, text, CARD)
             uri = _log_model(root, text)
         tags = {"fingerprint": mark, "profile": profile_name, "files_sha256": files_sha256(root / paths.STUDENT)}
-        tags |= {key: value for key, value in data.items() if key in DATA} | _evaluation(root)
+        tags |= {key: data[key] for key in [f"dvc.{paths.LATENTS}"] if key in data} | _evaluation(root)
         registered = str(mlflow.register_model(uri, NAME, tags=tags).version)
         client.update_model_version(NAME, registered, description=text.split("---\n", 2)[-1])
         return registered
@@ -74,8 +74,8 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
 def _evaluation(root: Path) -> dict[str, str]:
     """Which record of an evaluation a version has, and by which protocol."""
     first = read_json(root / paths.METRICS, "slam evaluate")[0]
-    told = {key: first[key] for key in ("protocol", "protocol_hash")}
-    return {**told, "evaluation_sha256": sha256(root / paths.METRICS)}
+    protocol = f"{first['protocol']} ({first['protocol_hash'][:8]})"
+    return {"protocol": protocol, "evaluation_sha256": sha256(root / paths.METRICS)}
 
 
 def _card(name: str, run_id: str, profile: Profile, price: dict[str, float], data: dict[str, str], root: Path) -> str:
