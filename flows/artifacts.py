@@ -10,12 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
-from prefect.artifacts import (
-    create_image_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 EVERY = 10.0  # seconds between two updates of a progress artifact
 BAR = re.compile(r"^(.*?): +(\d+)%\|")  # of slam.progress: "train:  40%|####      | 140/350 [00:20<00:30, …]"
@@ -52,13 +47,10 @@ class Progress:
 
 
 def results(title: str, folder: Path) -> None:
-    """The table and the pictures that an evaluation left in `folder`."""
+    """The table and the pictures that an evaluation left in `folder`, on one page."""
     table = (folder / "table.md").read_text(encoding="utf-8")
-    create_markdown_artifact(key="evaluation", markdown=f"# {title}\n\n{table}", description=title)
-    for file in sorted(folder.glob("*.png")):
-        create_image_artifact(
-            key=f"evaluation-{file.stem.replace('_', '-')}", image_url=embedded(file), description=title
-        )
+    pictures = "".join(f"![{file.stem}]({embedded(file)})\n\n" for file in sorted(folder.glob("*.png")))
+    create_markdown_artifact(f"# {title}\n\n{table}\n{pictures}", key="evaluation", description=title)
 
 
 def embedded(file: Path) -> str:
