@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from slam.bench.parts import REST, Watch, watched
 from slam.bench.subject import Subject
 from slam.config_speed import Speed
-from slam.core.slad import slad_loss
 from slam.models.architecture import empty_like
 from slam.models.diffusion import LatentDiffusion
 from slam.models.fast import frozen_type
@@ -23,7 +22,7 @@ from slam.models.precision import PRECISIONS
 from slam.training.batches import global_draw
 from slam.training.objective import make_objective
 from slam.training.plan import Plan
-from slam.training.step import Batch, Objective
+from slam.training.step import Batch, Objective, losses
 
 GIB = 2**30
 
@@ -39,30 +38,11 @@ def flops(subject: Subject, model: LatentDiffusion) -> dict[str, int]:
         optimizer = torch.optim.SGD(student.parameters())
         objective, student, target, _ = watched(watch)(objective, student, target, optimizer)
         watch.begin(REST)
-        loss = loss_of(objective, student, target, batch)
+        loss = losses(objective, student, target, batch)
         watch.begin("backward")
         loss.sum().backward()
         watch.begin(REST)
     return {part: int(count) for part, count in watch.totals().items() if count}
-
-
-def loss_of(objective: Objective, student: nn.Module, target: nn.Module, batch: Batch) -> Tensor:
-    with torch.no_grad():
-        c = objective.embed(batch.input_ids)
-    return slad_loss(
-        student,
-        target,
-        objective.teacher,
-        batch.latents,
-        c,
-        objective.null,
-        batch.draw,
-        objective.path,
-        objective.schedule,
-        objective.distance,
-        objective.condition,
-        objective.weight,
-    )
 
 
 def _plain(plan: Plan, **changes: object) -> Plan:

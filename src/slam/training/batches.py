@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+import torch
+
 from slam.ahead import ahead
 from slam.core.draw import Draw, make_draw, posterior_noise
 from slam.core.methods import METHODS
@@ -53,9 +55,11 @@ def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, rank: int, r
 def prepared(
     plan: Plan, data: Latents, shape: tuple[int, int, int], T: int, steps: Iterable[int], rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
-    """The micro-batches of each of `steps`, made in a thread while the step before is computed."""
+    """The micro-batches of each of `steps`, made in a thread while the step before is computed; pinned for a GPU."""
+    pinning = torch.cuda.is_available()
 
     def make(step: int) -> list[Batch]:
-        return local_batches(plan, data, global_draw(plan, shape, T, step), step, rank, ranks)
+        batches = local_batches(plan, data, global_draw(plan, shape, T, step), step, rank, ranks)
+        return [batch.pinned() for batch in batches] if pinning else batches
 
     return ahead(make, steps, depth=AHEAD)

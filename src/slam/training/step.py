@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from slam.core.draw import Draw
 from slam.core.schedule import Schedule
@@ -41,7 +42,11 @@ class Batch(NamedTuple):
     draw: Draw
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.latents.to(device), self.input_ids.to(device), self.draw.to(device))
+        """From pinned memory a copy waits for nothing."""
+        return tree_map_only(Tensor, lambda value: value.to(device, non_blocking=True), self)
+
+    def pinned(self) -> Batch:
+        return tree_map_only(Tensor, Tensor.pin_memory, self)
 
 
 def losses(objective: Objective, student: nn.Module, target: nn.Module, batch: Batch) -> Tensor:
