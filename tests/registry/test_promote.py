@@ -1,5 +1,6 @@
 """Decisions about versions, in a real MLflow (SQLite and a folder)."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from slam.registry.champion import model_folder
 from slam.registry.moves import OvertakenError
 from slam.registry.promote import promote, rollback
 from slam.registry.remeasure import mark_drift, record
+from tests.registry.conftest import REPOSITORY
 from tests.registry.records import good_records
 from tests.registry.test_registry import aliases, register
 
@@ -201,3 +203,13 @@ def test_the_commands_print_every_rule_and_fail_with_the_reason(finished, monkey
         CliRunner().invoke(cli.app, ["promote", bad], catch_exceptions=False)
     with pytest.raises(SlamError, match="no previous champion"):
         CliRunner().invoke(cli.app, ["rollback"], catch_exceptions=False)
+
+
+def test_where_nothing_was_registered_nothing_is_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow").mkdir()
+    shutil.copy(REPOSITORY / paths.GATE, tmp_path / paths.GATE)
+    for command in (lambda: promote("1", tmp_path), lambda: rollback(tmp_path), lambda: mark_drift("1", [], tmp_path)):
+        with pytest.raises(SlamError, match="mlflow.db does not exist: nothing was registered here"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow"]

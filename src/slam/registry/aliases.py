@@ -13,9 +13,18 @@ from mlflow.exceptions import MlflowException
 from slam import paths
 from slam.errors import SlamError
 from slam.registry.gate import Records
+from slam.registry.record import tracking_uri
 from slam.registry.track import NAME, connect
 
 URI = re.compile(rf"models:/{NAME}(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))")
+
+
+def existing(root: Path) -> MlflowClient:
+    """As `connect`, where something was registered before: raises `SlamError` instead of making a database."""
+    uri = tracking_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise SlamError(f"{uri} does not exist: nothing was registered here; `make demo` registers a student")
+    return connect(root)
 
 
 def version_of(uri: str, root: Path = Path()) -> str:
@@ -23,7 +32,7 @@ def version_of(uri: str, root: Path = Path()) -> str:
 
     Raises `SlamError` when it names none.
     """
-    return str(resolve(connect(root), uri).version)
+    return str(resolve(existing(root), uri).version)
 
 
 def champion_version(root: Path = Path()) -> str | None:
@@ -33,7 +42,7 @@ def champion_version(root: Path = Path()) -> str | None:
 
 def registered_records(version: str, root: Path = Path()) -> Records:
     """The records of the evaluation that `version` was registered with. Raises `SlamError` if there are none."""
-    client = connect(root)
+    client = existing(root)
     return records(client, find(client, version))
 
 

@@ -11,9 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from slam.errors import SlamError
 from slam.files import whole_folder
-from slam.registry.aliases import resolve
-from slam.registry.record import tracking_uri
-from slam.registry.track import NAME, connect
+from slam.registry.aliases import existing, resolve
+from slam.registry.track import NAME
 
 FETCHED = Path(".slam/models")  # of a server elsewhere, one folder a version
 ADVICE = "run `make demo` to train and promote one, or pass --model DIR"
@@ -32,10 +31,7 @@ def model_folder(uri: str, root: Path = Path()) -> Path:
 
     Raises `SlamError` if there is no such version or its files are gone.
     """
-    where = tracking_uri(root)
-    if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).exists():
-        raise SlamError(f"{uri}: {where} does not exist: nothing was registered here")
-    client = connect(root)
+    client = existing(root)
     return folder(client, resolve(client, uri), root)
 
 

@@ -11,13 +11,13 @@ from mlflow.entities.model_registry import ModelVersion
 from slam import paths
 from slam.errors import SlamError
 from slam.files import sha256
-from slam.registry.aliases import find, holders, records
+from slam.registry.aliases import existing, find, holders, records
 from slam.registry.audit import BEFORE, audit
 from slam.registry.champion import folder
 from slam.registry.gate import Check, judge, load_gate
 from slam.registry.moves import OvertakenError, move, moved_by_hand
 from slam.registry.remeasure import DRIFT
-from slam.registry.track import NAME, connect
+from slam.registry.track import NAME
 from slam.registry.weights import check_draws, check_files
 
 
@@ -42,7 +42,7 @@ def promote(version: str, root: Path = Path()) -> Decision:
     and `OvertakenError` when another became champion while this one was judged.
     """
     gate = load_gate(root / paths.GATE)
-    client = connect(root)
+    client = existing(root)
     candidate = find(client, version)
     measured = records(client, candidate)
     before, noticed = holders(client).get("champion"), moved_by_hand(client)
@@ -75,7 +75,7 @@ def rollback(root: Path = Path(), only: str | None = None, why: str = "asked for
     The version that goes becomes `challenger`. With `only`, nothing is done unless that version is still champion.
     Raises `SlamError`, with no alias changed, when there is no `previous` or when it is not fit to be drawn from.
     """
-    client = connect(root)
+    client = existing(root)
     aliases = holders(client)
     before, version = aliases.get("champion"), aliases.get("previous")
     if only not in (None, before):

@@ -10,9 +10,9 @@ from pathlib import Path
 from mlflow.entities import Metric
 
 from slam.errors import SlamError
-from slam.registry.aliases import find
+from slam.registry.aliases import existing, find
 from slam.registry.gate import Records
-from slam.registry.track import NAME, connect, scores
+from slam.registry.track import NAME, scores
 
 DRIFT = "drift"  # tag of a version; it may not become champion while it has it
 FOLDER = "evaluations"  # of the version's run
@@ -25,7 +25,7 @@ def record(version: str, records: Records, root: Path = Path()) -> None:
     """
     if not records:
         raise SlamError(f"version {version}: expected the records of an evaluation, found none")
-    client = connect(root)
+    client = existing(root)
     run, now = find(client, version).run_id, datetime.now(UTC)
     if not run:
         raise SlamError(f"version {version} of {NAME} has no run that could hold its evaluation")
@@ -40,7 +40,7 @@ def mark_drift(version: str, findings: Sequence[str], root: Path = Path()) -> No
 
     A marked version keeps its aliases, but no promotion and no rollback makes it champion.
     """
-    client = connect(root)
+    client = existing(root)
     tags = find(client, version).tags
     if findings:
         client.set_model_version_tag(NAME, version, DRIFT, "; ".join(findings)[:5000])
