@@ -3,11 +3,12 @@
 import os
 import random
 import signal
-import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from slam.training.journal import Tail
 from tests.faults import runs
 from tests.faults.summary import Tally
 
@@ -18,13 +19,11 @@ def disturbed(begun: Path, expected: runs.Result, place: Path, number: int, time
     """Ends runs by signal `number` at `times` random moments in all, and goes on with each to its end."""
     draw = random.Random(number)
     folder, left = None, times
-    took = 1.0  # seconds of a whole run, as far as is known
     while left or folder:
         folder = folder or runs.copy(begun, place / f"{number}-{left}")
-        started = time.monotonic()
         child = runs.begin(folder)
         if left:
-            child.join(draw.uniform(0, took))
+            wait_for_a_moment(folder, child, draw)
         if left and child.is_alive():
             os.kill(child.pid, number)
             end = runs.end(folder, child)
@@ -36,11 +35,22 @@ def disturbed(begun: Path, expected: runs.Result, place: Path, number: int, time
             left -= 1
             continue
         end = runs.end(folder, child)
-        took = max(took, time.monotonic() - started)
         assert end.code == 0, end.said
         assert runs.result(folder) == expected
         assert not list((folder / "checkpoints").glob(".*")), "what a killed run left stays for ever"
         folder = None
+
+
+def wait_for_a_moment(folder: Path, child: BaseProcess, draw: random.Random) -> None:
+    """In one of five cases that is while it starts; else some steps later. By the clock alone, a slow machine would
+    never come to its first checkpoint."""
+    tail = Tail(folder / "journal.jsonl")
+    tail.read()
+    steps, new = draw.choice([None, 0, 1, 2, 3]), 0
+    while steps is not None and child.is_alive() and new <= steps:  # a run that goes on first writes what it keeps
+        child.join(0.002)
+        new += bool(tail.read())
+    child.join(draw.uniform(0, 0.1))
 
 
 def where(folder: Path) -> str:
