@@ -121,12 +121,13 @@ def _split(subject: Subject, device: torch.device, counted: dict[str, int], step
 
 
 def _switches(subject: Subject, device: torch.device, steps: int, slow: bool) -> Iterator[str]:
-    yield "\n| switch | default | samples/s with it, of those without | range |\n| --- | --- | ---: | --- |"
+    yield "\n| switch | default | samples/s with it, of those without | range | by processor time |"
+    yield "| --- | --- | ---: | --- | ---: |"
     for gain in gains(subject, device, steps, slow):
-        told = (
-            ("", gain.note) if gain.ratio is None else (f"{gain.ratio:.2f}x", "{:.2f} to {:.2f}".format(*gain.spread))
-        )
-        yield f"| {gain.name} | {'on' if gain.default else 'off'} | {told[0]} | {told[1]} |"
+        told = "", gain.note, ""
+        if gain.ratio is not None:
+            told = f"{gain.ratio:.2f}x", "{:.2f} to {:.2f}".format(*gain.spread), f"{gain.own:.2f}x"
+        yield f"| {gain.name} | {'on' if gain.default else 'off'} | {' | '.join(told)} |"
     yield "the median of 5 rounds, the two trainings in turn"
     for frozen in ("bf16", "fp8"):
         moved = effect(subject, device, frozen)

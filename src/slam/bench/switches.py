@@ -42,6 +42,7 @@ class Gain(NamedTuple):
     default: bool  # whether it is on by default
     ratio: float | None  # samples/s with it, of those without it: the median of ROUNDS
     spread: tuple[float, float] | None
+    own: float | None = None  # the same by processor time
     note: str = ""
 
 
@@ -53,16 +54,16 @@ def gains(subject: Subject, device: torch.device, steps: int, slow: bool) -> Ite
             mine = getattr(subject.plan.train.speed, key)
             on = mine in (True, "fused")
             if reason := ELSEWHERE.get(device.type, {}).get(key):
-                yield Gain(name, on, None, None, reason)
+                yield Gain(name, on, None, None, note=reason)
             elif key == "compile" and not slow:
-                yield Gain(name, on, None, None, "asked for with --slow: its first step takes minutes")
+                yield Gain(name, on, None, None, note="asked for with --slow: its first step takes minutes")
             elif mine == other:
-                yield Gain(name, True, None, None, "so in this profile")
+                yield Gain(name, True, None, None, note="so in this profile")
             else:
                 with Worker(training, subject.with_speed(**change)) as changed:
-                    ratios = [there.wall / here.wall for here, there in in_turn([default, changed], ROUNDS, steps)]
-                ratios = ratios if on else [1 / ratio for ratio in ratios]
-                yield Gain(name, on, statistics.median(ratios), (min(ratios), max(ratios)))
+                    turns = [turn if on else turn[::-1] for turn in in_turn([default, changed], ROUNDS, steps)]
+                wall, own = ([without[i] / using[i] for using, without in turns] for i in (0, 1))
+                yield Gain(name, on, statistics.median(wall), (min(wall), max(wall)), statistics.median(own))
 
 
 def effect(subject: Subject, device: torch.device, frozen: str) -> float:
