@@ -17,6 +17,7 @@ from slam.errors import SlamError
 from slam.evaluation.generate import generate
 from slam.files import sha256, write_json
 from slam.models.diffusion import load
+from slam.registry.card import description
 from slam.registry.champion import champion_folder, model_folder
 from slam.registry.promote import promote
 from slam.registry.record import registration, remember
@@ -92,8 +93,17 @@ def test_the_card_of_a_student_is_in_its_registered_folder_and_on_its_version_an
     assert "| student | LCM | 4 | 1 | 10.00 |" in body
     assert f"| MLflow run | {version.run_id} |" in body
     assert "`data/filtered` def.dir" in body
-    assert version.description == body
+    assert version.description == body.lstrip()
     assert not (finished / paths.STUDENT / "README.md").exists()  # DVC owns that folder
+
+
+def test_a_card_longer_than_a_description_may_be_is_cut_at_a_line():
+    text = "---\nhead: 1\n---\n\n# Title\n" + "| a row |\n" * 1000
+    cut = description(text)
+    assert len(cut) <= 5000
+    rows, rest = cut.split("\nThe rest is in README.md")
+    assert set(rows.splitlines()) == {"# Title", "| a row |"}
+    assert description("---\nhead: 1\n---\n\n# Title\nshort\n") == "# Title\nshort\n"
 
 
 def test_the_same_student_is_the_same_version_and_another_measurement_is_not(finished):

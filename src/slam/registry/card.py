@@ -8,6 +8,7 @@ from slam.config import Profile
 from slam.evaluation.report import markdown
 from slam.registry.gate import Records
 
+DESCRIPTION = 5000  # characters, of MLflow's database
 USE = """\
 ```python
 from diffusers import DiffusionPipeline
@@ -65,3 +66,12 @@ Draws in 1 to 4 steps what its teacher, `{profile.teacher}`, needs 50 guided ste
 It draws what its teacher and its captions know, with their faults and their bias, and has no safety checker. The
 numbers above hold for this protocol alone.
 """
+
+
+def description(text: str) -> str:
+    """A card as the description of a version: without the head, and cut at the end of a line if it must be."""
+    body = text.split("---\n", 2)[-1].strip() + "\n"
+    if len(body) <= DESCRIPTION:
+        return body
+    more = "\nThe rest is in README.md, in the version's run and in its folder.\n"
+    return body[: body.rindex("\n", 0, DESCRIPTION - len(more)) + 1] + more

@@ -16,7 +16,7 @@ from slam import paths
 from slam.config import Profile
 from slam.files import read_json, sha256
 from slam.models import drawing
-from slam.registry.card import card
+from slam.registry.card import card, description
 from slam.registry.facts import cost, machine, packages
 from slam.registry.mirror import drain
 from slam.registry.record import fingerprint, locked
@@ -67,7 +67,7 @@ def register_stage(profile_name: str, profile: Profile, root: Path = Path()) -> 
         tags = {"fingerprint": mark, "profile": profile_name, "files_sha256": files_sha256(root / paths.STUDENT)}
         tags |= {key: data[key] for key in [f"dvc.{paths.LATENTS}"] if key in data} | _evaluation(root)
         registered = str(mlflow.register_model(uri, NAME, tags=tags).version)
-        client.update_model_version(NAME, registered, description=text.split("---\n", 2)[-1])
+        client.update_model_version(NAME, registered, description=description(text))
         return registered
 
 
