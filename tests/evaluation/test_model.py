@@ -122,6 +122,7 @@ def of_sdxls_form(folder, student):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda folder, student: None, "model does not exist: expected a diffusers folder, a hub id"),
         (nothing, r"model is no model: expected a diffusers folder \(model_index.json\) or LoRA adapters"),
         (without_unet, "not a whole diffusers folder: .* found no unet"),
         (without_a_weight, "unet: the weights lack conv_in.weight and 0 more"),

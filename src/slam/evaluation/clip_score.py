@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from slam.errors import SlamError
 
@@ -50,6 +51,7 @@ class ClipScore:
 
 def load_clip(name: str, device: str = "cpu") -> ClipScore:
     """A CLIPModel with its tokenizer and image processor from one folder or hub id. Raises `SlamError`."""
+    disable_progress_bar()  # of the weights that it reads
     try:
         model = CLIPModel.from_pretrained(name, dtype=torch.float32).to(device).eval().requires_grad_(False)
         tokenizer = CLIPTokenizer.from_pretrained(name)

@@ -25,6 +25,8 @@ class Subject(NamedTuple):
             if self.base is None:
                 raise SlamError(f"{folder} holds LoRA adapters: the model that they were made for must be named too")
             return with_adapters(load(self.base, dtype=dtype, device=device), folder)
+        if not folder.exists() and (folder.is_absolute() or self.name.count("/") > 1 or self.name.startswith(".")):
+            raise SlamError(f"{folder} does not exist: expected a diffusers folder, a hub id or LoRA adapters")
         if folder.exists() and not (folder / "model_index.json").is_file():
             raise SlamError(
                 f"{folder} is no model: expected a diffusers folder (model_index.json) or LoRA adapters ({LORA_FILE})"

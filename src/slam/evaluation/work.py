@@ -160,7 +160,7 @@ def make_in_processes(parts: Sequence[Part], studio: Studio, folder: Path) -> No
         "slam.evaluation.work", [str(folder / TASK)], studio.config.processes, key="evaluate.processes"
     )
     if code:
-        raise SlamError(f"drawing ended with exit code {code}; the same command goes on from what is done", code)
+        raise SlamError("drawing failed, as told above; the same command goes on from what is done", code)
 
 
 def gather(parts: Sequence[Part]) -> Observations:
