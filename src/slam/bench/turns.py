@@ -6,6 +6,7 @@ Each is in a process of its own: what one does to its memory (`train.speed.keep_
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ def training(subject: Subject) -> Iterator[Callable[[int], Any]]:
 
 
 class Worker:
-    """`training(*arguments)` in a process; `losses` are those of its first WARM_UP steps."""
+    """`training(*arguments)` in a process, which starts while the caller goes on."""
 
     def __init__(self, training: Training, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -51,7 +52,11 @@ class Worker:
         self.process = context.Process(target=_work, args=(there, training, arguments), daemon=True)
         self.process.start()
         there.close()
-        self.losses: list[float] = self.pipe.recv()
+
+    @functools.cached_property
+    def losses(self) -> list[float]:
+        """Of its first WARM_UP steps; waits for them."""
+        return self.pipe.recv()
 
     def seconds(self, steps: int) -> Spent:
         self.pipe.send(steps)
@@ -77,6 +82,8 @@ def _work(pipe: Connection, training: Training, arguments: Sequence[Any]) -> Non
 
 
 def in_turn(workers: Sequence[Worker], rounds: int, steps: int) -> Iterator[list[Spent]]:
-    """What `steps` steps of each take, `rounds` times."""
+    """What `steps` steps of each take, `rounds` times, once all are warm."""
+    for worker in workers:
+        _ = worker.losses
     for _ in range(rounds):
         yield [worker.seconds(steps) for worker in workers]
