@@ -30,7 +30,8 @@ class Drift(NamedTuple):
         low, high = self.interval
         now = "not measured" if self.now is None else f"{self.now:.4g}"
         direction = "worse" if self.worse else "better"
-        return f"{self.metric} at {self.steps} steps: {now}, {direction} than {self.then:.4g} [{low:.4g}, {high:.4g}]"
+        steps = f"{self.steps} step{'s' * (self.steps > 1)}"
+        return f"{self.metric} at {steps}: {now}, {direction} than {self.then:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def drifts(then: list[dict], now: list[dict]) -> list[Drift]:
