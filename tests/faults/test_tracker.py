@@ -31,6 +31,11 @@ def empty_database(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def counted(tally) -> None:
+    tally.tried("the tracking server, or its feed, away")
+
+
 @pytest.fixture
 def root(tmp_path, empty_database, profile, latents) -> Path:
     """A checkout whose training has a plan and no step yet."""

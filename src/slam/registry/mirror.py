@@ -3,6 +3,9 @@
 The journal is the truth. What the server acknowledged is noted beside the checkout, in `.slam/training/`, for each
 training (its fingerprint) and server. Where that may be wrong (at the start, and after every failure: a request may
 have been carried out although its answer never came), the server is asked what it has before anything is sent.
+
+A step that is trained again, behind a kill or because `runs/train` was removed, gives the same numbers (to rounding
+with another number of processes) and is not sent again: its time and rate in MLflow are those of the first time.
 """
 
 from __future__ import annotations
