@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 # Imports alone: a fork after the first OpenMP region would hang.
 PRELOAD = ["slam.training.loop", "slam.registry.mirror", "mlflow.server", "tests.faults.children"]
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOAD)
 
 
 def start(target: Callable, *arguments: Any) -> BaseProcess:
     """`target`, a function of a module, in a process of its own."""
+    server = forkserver._forkserver  # one a process: the tests of the filter leave theirs, which imported other things
+    if server._preload_modules != PRELOAD:
+        server._stop()
+        server.set_forkserver_preload(PRELOAD)
     child = _context.Process(target=target, args=arguments, daemon=True)
     child.start()
     return child

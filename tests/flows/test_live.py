@@ -241,6 +241,7 @@ def test_a_name_that_the_registry_does_not_have_fails_the_run_with_the_reason(tw
     assert "models:/slam@best does not exist: there is @" in said
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_takes_its_run_with_it_and_after_a_reboot_make_up_says_what_died(live):
     live.hold(2)
     (live.root / "a.txt").write_text("one\n")

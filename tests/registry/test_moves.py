@@ -56,8 +56,8 @@ def play(uri: str, rounds: int, others: Set[str] = frozenset()) -> None:
 
 
 @pytest.mark.slow
-def test_of_2_to_8_promotions_at_once_exactly_one_wins_in_each_of_100_rounds(uri):
-    play(uri, 100)
+def test_of_2_to_8_promotions_at_once_exactly_one_wins_in_each_of_30_rounds(uri):
+    play(uri, 30)
 
 
 @pytest.mark.nightly

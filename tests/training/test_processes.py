@@ -104,7 +104,7 @@ def test_sigterm_stops_both_processes_after_the_same_step_with_a_checkpoint(plac
     assert "stopped by SIGTERM after step" in output and "Traceback" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_machines_under_torchrun_train_together_and_stop_together(place):
     """Two agents of torchrun on this machine; a preemption of the second."""
     folder = place(**{"train.steps": 400, "train.checkpoint_every": 400})
