@@ -1,6 +1,5 @@
 """A disk that fails or fills up: a clear stop, the checkpoint before it whole, and the same bits when it is mended."""
 
-import os
 import shutil
 import subprocess
 from collections import Counter
@@ -60,9 +59,12 @@ def test_a_fault_at_each_operation_on_the_disk(half, expected, tmp_path, tally):
 
 @contextmanager
 def small_disk(place: Path, kilobytes: int):
-    """A file system of that size at `place`."""
+    """A file system of that size at `place`. Skips the test where this user may not mount one."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place]
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk to fill, which only root may mount: {mounted.stderr.strip()}")
     try:
         yield place
     finally:
@@ -75,7 +77,6 @@ def used(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_no_space_left_at_twenty_points(half, undisturbed, expected, tmp_path, tally):
     had, needs = used(half), used(half) + used(undisturbed / "checkpoints" / LAST)
     for point in range(POINTS):
