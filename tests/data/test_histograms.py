@@ -1,3 +1,4 @@
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -70,6 +71,14 @@ def test_the_same_counts_draw_the_same_picture_and_other_cuts_another(tmp_path):
         picture.draw(found, limits, tmp_path / name)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b != c and a.startswith(b"\x89PNG")
+
+
+def test_the_picture_does_not_depend_on_how_this_process_draws(tmp_path):
+    counts = counted(rows(0))
+    picture.draw(counts, CHOSEN, tmp_path / "plain.png")
+    with matplotlib.rc_context({"font.size": 20, "font.family": "monospace", "axes.facecolor": "black"}):
+        picture.draw(counts, CHOSEN, tmp_path / "styled.png")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
 
 
 def test_edges_ascend():

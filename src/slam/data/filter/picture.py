@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ COLUMNS = 2  # of panels
 FATES = {"keep": "kept", "drop": "dropped", "stop": "not allowed"}  # of the rows without a value
 
 
+@style.context("default")  # whatever else this process draws, or the user's matplotlibrc says
 def draw(counts: dict[str, dict[str, Any]], limits: Limits, path: Path) -> None:
     """A panel for each column that has a value; the same counts give the same bytes."""
     shown = [name for name in LIMITS if any(counts[name]["bins"])]
