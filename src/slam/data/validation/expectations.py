@@ -9,6 +9,7 @@ Importing it takes two seconds and 250 MB. So who does not always validate impor
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
@@ -35,6 +36,7 @@ from slam.errors import SlamError  # noqa: E402
 
 gc.freeze()
 gc.enable()
+atexit.register(gc.unfreeze)  # DuckDB would tell of leaks, were its types not collected at the end
 # Bytes of a table up to which the library takes a hash of all its values, which nothing reads: a third of a check.
 pandas_execution_engine.HASH_THRESHOLD = 0
 
