@@ -19,7 +19,6 @@ from slam.errors import SlamError
 from slam.files import read_json
 
 OUT = Path("reports/evaluations")
-FOLDER = ".evaluation"  # of slam.evaluation, in each
 
 
 @task(task_run_name="find {model}", cache_policy=NO_CACHE, **REGISTRY)
@@ -39,7 +38,7 @@ def measure(model: str, profile: str | None, out: Path) -> list[dict]:
     command = [sys.executable, "-m", "slam.cli", "evaluate", "--model", model, "--out", str(out), *chosen]
     if last := stages.child(command, "evaluate"):
         raise SlamError(stages.own_words(last))
-    for row in (out / FOLDER).glob("row-*"):  # kept so that a killed evaluation goes on; the next one is to draw anew
+    for row in (out / paths.DRAWN).glob("row-*"):  # kept for a killed evaluation to go on; the next one draws anew
         row.unlink()
     return read_json(out / paths.METRICS.name, "slam evaluate")
 

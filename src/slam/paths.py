@@ -17,3 +17,4 @@ WORST = Path("reports/worst.png")  # evaluate: the prompts that the student draw
 TRADEOFF = Path("reports/tradeoff.png")  # evaluate: quality against steps and against time
 REGISTRATION = Path("reports/registration.json")  # the flow: what was registered and promoted last, from this folder
 GATE = Path("mlflow/promotion.yaml")  # what a version must be to become champion
+DRAWN = ".evaluation"  # beside the metrics of an evaluation: finished rows, and parts of the one that is not

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slam import paths
 from slam.config import Evaluate
 from slam.errors import SlamError
 from slam.evaluation import kept, provenance
@@ -25,7 +26,6 @@ from slam.progress import batches
 from slam.protocols import digest
 
 WORST = 8  # prompts that a record names
-FOLDER = ".evaluation"  # beside the metrics: finished rows, and parts of the one that is not
 TIMING = (
     "median over passes of one block of pictures, the first pass of a part of the row left out when there are more;"
     " sampler and decoder, not the text encoder, not the disk"
@@ -55,11 +55,11 @@ def evaluate_stage(
         guidance = config.guidance if models["student"].told_w else 1.0
         return table_rows(config, guidance, beside(config, models) if champion else ())
 
-    with studio_at(config, subjects, evaluation, reports / FOLDER) as studio:
-        done = run(studio, rows, reports / FOLDER, reports / FOLDER)
+    with studio_at(config, subjects, evaluation, reports / paths.DRAWN) as studio:
+        done = run(studio, rows, reports / paths.DRAWN, reports / paths.DRAWN)
         write_pages(done, studio, reports)
-        files = {row_file(studio, one.row, reports / FOLDER) for one in done}
-        for old in set((reports / FOLDER).glob("row-*")) - files:
+        files = {row_file(studio, one.row, reports / paths.DRAWN) for one in done}
+        for old in set((reports / paths.DRAWN).glob("row-*")) - files:
             old.unlink()
     first = done[0].record
     return {"rows": len(done), "samples": first["n"], "protocol": config.protocol, "hash": first["protocol_hash"]}
@@ -91,8 +91,8 @@ def evaluate_model(
         own = rows_of(config, "student" if is_distilled(models["student"]) else "teacher", models["student"])
         return own + (beside(config, models) if champion else [])
 
-    with studio_at(config, subjects, evaluation, out / FOLDER) as studio:
-        done = run(studio, rows, out / FOLDER, cache or out / FOLDER)
+    with studio_at(config, subjects, evaluation, out / paths.DRAWN) as studio:
+        done = run(studio, rows, out / paths.DRAWN, cache or out / paths.DRAWN)
         write_pages(done, studio, out)
     return [one.record for one in done]
 
