@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +40,7 @@ from slam.files import sha256, write_json
 from slam.models.diffusion import LatentDiffusion, load
 from slam.models.predictor import schedule_of
 from slam.training.batches import global_draw
+from slam.training.objective import autocast
 from slam.training.plan import Plan
 
 PICTURES, TARGET = 512, 2.0
@@ -49,6 +51,7 @@ class PlainTraining:
 
     def __init__(self, plan: Plan, model: LatentDiffusion, pictures: list[bytes], captions: list[str]) -> None:
         self.plan, self.pictures, self.captions = plan, pictures, captions
+        self.autocast = autocast(plan.train.precision, "cpu")
         self.vae, self.text = model.vae.to(memory_format=torch.contiguous_format), model.text_encoder
         self.tokenizer = model.tokenizer
         self.teacher = model.unet.to(memory_format=torch.contiguous_format)
@@ -79,8 +82,8 @@ class PlainTraining:
             t, s = draw.ladder
             alpha_t, sigma_t, alpha_s, sigma_s = (f(x) for x in (t, s) for f in (schedule.alpha, schedule.sigma))
             z_t = alpha_t * z_0 + sigma_t * draw.noise
-            with_prompt = self.teacher(z_t, t, encoder_hidden_states=prompt).sample
-            without = self.teacher(z_t, t, encoder_hidden_states=empty).sample
+            with_prompt = self.predict(self.teacher, z_t, t, prompt)
+            without = self.predict(self.teacher, z_t, t, empty)
             eps = without + draw.w.view(-1, 1, 1, 1) * (with_prompt - without)
             z_s = alpha_s * (z_t - sigma_t * eps) / alpha_t + sigma_s * eps
             goal = self.at_0(self.target, z_s, alpha_s, sigma_s, s, prompt)
@@ -100,11 +103,14 @@ class PlainTraining:
                 average.mul_(distill.mu).add_(value, alpha=1 - distill.mu)
         return loss.item()
 
-    @staticmethod
-    def at_0(unet, z: Tensor, alpha: Tensor, sigma: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+    def predict(self, unet: UNet2DConditionModel, z: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
+        with self.autocast():
+            return unet(z, t, encoder_hidden_states=prompt).sample.float()
+
+    def at_0(self, unet, z: Tensor, alpha: Tensor, sigma: Tensor, t: Tensor, prompt: Tensor) -> Tensor:
         scaled = 10.0 * t.view(-1, 1, 1, 1)
         skip, out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
-        eps = unet(z, t, encoder_hidden_states=prompt).sample
+        eps = self.predict(unet, z, t, prompt)
         return skip * z + out * (z - sigma * eps) / alpha
 
 
@@ -144,13 +150,17 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         encoded(load(profile.teacher, ("vae", "tokenizer")), drawn, folder)
         subject = Subject(Plan(profile.teacher, str(folder), profile.distill, train, "drawn", "tiny"), None)
+        low = subject.with_train(precision="bf16")
         forms = {
             "plain": Worker(plain_training, subject.plan, drawn),
+            "plain, bf16": Worker(plain_training, low.plan, drawn),
             "default": Worker(training, subject),
-            "bf16": Worker(training, subject.with_speed(frozen="bf16")),
+            "frozen bf16": Worker(training, subject.with_speed(frozen="bf16")),
+            "bf16": Worker(training, low.with_speed(frozen="bf16")),
         }
         if args.compile:
-            forms["bf16, compiled"] = Worker(training, subject.with_speed(frozen="bf16", compile=True))
+            forms["compiled"] = Worker(training, subject.with_speed(compile=True))
+            forms["bf16, compiled"] = Worker(training, low.with_speed(frozen="bf16", compile=True))
         for worker in forms.values():
             stack.enter_context(worker)
         print(f"tiny, batch {train.batch}, fp32, {machine(torch.device('cpu'))}")

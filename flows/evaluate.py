@@ -9,14 +9,16 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from prefect.states import Completed, State
 
-from flows import artifacts, checkout, events, stages
+from flows import artifacts, checkout, stages
 from flows.drift import Drift, drifts
 from flows.retries import REGISTRY
 from slam import config, paths
 from slam.errors import SlamError
 from slam.files import read_json
+from slam.registry.announce import DRIFTED, MODEL, ROLLED_BACK
 
 OUT = Path("reports/evaluations")
 
@@ -66,7 +68,7 @@ def roll_back(version: str) -> str | None:
     except OvertakenError as error:
         get_run_logger().warning("%s", error)
         return None
-    events.emit(events.ROLLED_BACK, **{"version": decision.version, "from": version})
+    emit_event(ROLLED_BACK, resource=MODEL, payload={"version": decision.version, "from": version})
     return decision.version
 
 
@@ -97,7 +99,7 @@ def slam_evaluate(
         result = {"version": version, "drifts": [str(item) for item in found], "champion": None}
         if not found:
             return result
-        events.emit(events.DRIFTED, version=version, drifts=result["drifts"])
+        emit_event(DRIFTED, resource=MODEL, payload={"version": version, "drifts": result["drifts"]})
         lines = "".join(f"* {line}\n" for line in result["drifts"])
         title = f"slam version {version} has drifted"
         create_markdown_artifact(f"# {title}\n\nOutside its 95% interval:\n\n{lines}", key="drift", description=title)

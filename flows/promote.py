@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
-from flows import checkout, events
+from flows import checkout
 from flows.retries import REGISTRY
+from slam.registry.announce import MODEL, PROMOTED
 
 
 @task(task_run_name="promote", cache_policy=NO_CACHE, **REGISTRY)
@@ -21,7 +23,7 @@ def promote(version: str) -> str:
     if decision.noticed:
         log.warning("%s", decision.noticed)
     if decision.alias == "champion" and version != decision.before:
-        events.emit(events.PROMOTED, version=version)
+        emit_event(PROMOTED, resource=MODEL, payload={"version": version})
     return decision.alias
 
 

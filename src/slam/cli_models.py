@@ -47,6 +47,7 @@ def promote(version: Annotated[str, typer.Argument(help="its number in MLflow, s
     It is held against the present champion, which becomes `previous`; a version that fails becomes `challenger`.
     Every rule's outcome is printed, and kept in MLflow.
     """
+    from slam.registry.announce import PROMOTED, announce
     from slam.registry.promote import promote as decide
 
     decision = decide(version)
@@ -58,14 +59,19 @@ def promote(version: Annotated[str, typer.Argument(help="its number in MLflow, s
         raise SlamError(f"version {version} is not promoted: {decision.reason}")
     before = f"version {decision.before}" if decision.before else "nobody"
     print(f"version {version} is champion; before, it was {before}")
+    if decision.before != version and (unheard := announce(PROMOTED, version=version)):
+        print(f"note  {unheard}")
 
 
 def rollback(why: Annotated[str, typer.Option(help="the reason, for the record")] = "asked for") -> None:
     """Give `champion` back to `previous`, if that version still loads, draws and has the files that were measured."""
+    from slam.registry.announce import ROLLED_BACK, announce
     from slam.registry.promote import rollback as go_back
 
     decision = go_back(why=why)
     print(f"version {decision.version} is champion again; it was version {decision.before}")
+    if unheard := announce(ROLLED_BACK, **{"version": decision.version, "from": decision.before}):
+        print(f"note  {unheard}")
 
 
 def bench(

@@ -206,17 +206,24 @@ def test_a_cancelled_run_says_so_leaves_no_process_and_the_next_one_goes_on(live
     assert config.load(live.root / "params.yaml").train.steps == 5
 
 
-def test_a_promotion_has_the_new_champion_measured(two_versions):
+def test_a_promotion_by_command_or_flow_has_the_new_champion_measured(two_versions):
     live = two_versions
-    for version in ("1", "2"):
-        live.ends(live.start("slam-promote/default", version=version), "Completed")
+
+    def measured() -> list[str]:
+        return [run for run, (state, _) in live.runs("slam-evaluate").items() if state != "Scheduled"]
+
+    slam = Path(sys.executable).with_name("slam")
+    said = subprocess.run([slam, "promote", "1"], cwd=live.root, env=live.env, capture_output=True, text=True)
+    assert said.returncode == 0 and "version 1 is champion" in said.stdout and "note" not in said.stdout, said
+    (first,) = until(measured, "an evaluation, which nobody asked for")
+    live.ends(first, "Completed")
+    live.ends(live.start("slam-promote/default", version="2"), "Completed")
     assert live.aliases() == {"champion": "2", "previous": "1"}
-    until(lambda: "measured_again" in live.tags("2"), "a new evaluation of version 2")
-    assert "drift" not in live.tags("2")
-    measured = [run for run, (state, _) in live.runs("slam-evaluate").items() if state != "Scheduled"]
-    assert len(measured) == 2  # one a promotion; nobody asked for them
-    for run in measured:
+    until(lambda: len(measured()) == 2, "an evaluation of the second champion")
+    for run in measured():
         live.ends(run, "Completed")
+    assert "measured_again" in live.tags("2")
+    assert "drift" not in live.tags("2")
 
 
 def test_at_its_hour_a_drifted_champion_is_found_and_rolled_back(two_versions, monkeypatch):

@@ -205,6 +205,15 @@ def test_the_commands_print_every_rule_and_fail_with_the_reason(finished, monkey
         CliRunner().invoke(cli.app, ["rollback"], catch_exceptions=False)
 
 
+def test_a_promotion_that_prefect_cannot_be_told_of_stands_and_says_so(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    done = CliRunner().invoke(cli.app, ["promote", register(finished, 10.0)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "note  PREFECT_API_URL = http://127.0.0.1:9/api does not answer" in done.stdout
+    assert aliases() == {"champion": "1"}
+
+
 def test_where_nothing_was_registered_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow").mkdir()

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slam.config import load as load_profile
-from slam.config_speed import Speed
 from slam.data.latents import Latents
 from slam.files import sha256, write_json
 from slam.models.architecture import random_model, token_ids
@@ -45,9 +44,12 @@ class Subject(NamedTuple):
             return random_model(self.plan.teacher, device, self.side)
         return load(self.plan.teacher, PARTS, device=str(device))
 
+    def with_train(self, **train: object) -> Subject:
+        chosen = type(self.plan.train)(**{**self.plan.train.model_dump(), **train})
+        return self._replace(plan=self.plan._replace(train=chosen))
+
     def with_speed(self, **speed: object) -> Subject:
-        chosen = Speed(**{**self.plan.train.speed.model_dump(), **speed})
-        return self._replace(plan=self.plan._replace(train=self.plan.train.model_copy(update={"speed": chosen})))
+        return self.with_train(speed={**self.plan.train.speed.model_dump(), **speed})
 
 
 def make_subject(name: str, folder: Path, side: int | None = None, **changes: object) -> Subject:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from slam.config_speed import Speed
+from slam.models.attention import FewTokens
 from slam.models.fp8 import use_fp8
+from slam.models.group_norm import use_float32_norms
 from slam.models.onednn import use_onednn
 from slam.models.precision import PRECISIONS
 
 LAYOUTS = {True: torch.channels_last, False: torch.contiguous_format}
-ATTENTIONS = {"fused": AttnProcessor2_0, "math": AttnProcessor}
+ATTENTIONS = {"fused": FewTokens, "math": AttnProcessor}
 
 
 def quicken(unet: UNet2DConditionModel, speed: Speed) -> UNet2DConditionModel:
@@ -22,9 +24,8 @@ def quicken(unet: UNet2DConditionModel, speed: Speed) -> UNet2DConditionModel:
     if speed.onednn:
         use_onednn(unet)
     unet.set_attn_processor(ATTENTIONS[speed.attention]())
-    # PyTorch's group norm is ten times slower in channels_last on a CPU in a low precision (1.0 against 0.1 ms).
-    slow = unet.device.type == "cpu" and unet.dtype != torch.float32
-    unet.to(memory_format=LAYOUTS[speed.channels_last and not slow])
+    unet.to(memory_format=LAYOUTS[speed.channels_last])
+    use_float32_norms(unet)
     if speed.compile:
         unet.compile(dynamic=False)
     return unet

@@ -15,9 +15,7 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not plain or torch.compiler.is_compiling():  # inductor takes this product with constant weights alone
-            return super().forward(x)
-        return _Product.apply(x, self.weight, self.bias)
+        return _Product.apply(x, self.weight, self.bias) if plain else super().forward(x)
 
 
 class _Product(torch.autograd.Function):
@@ -35,13 +33,30 @@ class _Product(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = context.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
         by_x = product(gradient, weight.t(), None) if needs_x else None
-        by_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if needs_weight else None
+        by_weight = _outer(rows, x.reshape(-1, x.shape[-1])) if needs_weight else None
         return by_x, by_weight, rows.sum(0) if context.biased and needs_bias else None
+
+
+def _outer(y: Tensor, x: Tensor) -> Tensor:
+    """y^T x, [O, I], for y [N, O] and x [N, I]. oneDNN is given its first factor in contiguous memory: the narrower of
+    the two is turned, which is cheap; turning [512, 1024] took longer than the product."""
+    narrow = y.shape[1] <= x.shape[1]
+    return product(y.t(), x.t(), None) if narrow else product(x.t(), y.t(), None).t()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + b; any strides."""
+    made = _opaque if torch.compiler.is_compiling() else _product
+    return made(x, weight, bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# Inductor's own lowering of the product takes constant weights alone.
+_opaque = torch.library.custom_op("slam::product", _product, mutates_args=())
+_opaque.register_fake(lambda x, weight, bias: x.new_empty(*x.shape[:-1], weight.shape[0]))
 
 
 def use_onednn(network: nn.Module) -> nn.Module:
