@@ -1,13 +1,15 @@
 """`slam train`'s step against a plain loop of the same mathematics, as public training scripts have it.
 
-    python -m benchmarks.train [--rounds 5] [--steps 5]
+    python -m benchmarks.train [--rounds 5] [--steps 10] [--compile]
 
 The plain loop, on the same pictures and captions, with the same draws: pictures are read and put through the VAE, and
 captions through tokenizer and text encoder, in the loop; two passes of the teacher, with and without the prompt;
-contiguous convolutions; AdamW, clipping and averages in loops over the tensors; the loss waited for in each step.
+contiguous convolutions; AdamW, clipping and averages in loops over the tensors; the loss waited for, and logged to
+MLflow (SQLite), in each step. It runs in float32, and under autocast to bfloat16, as public scripts usually do.
+Ours has its journal (that MLflow is fed from it in the background, `benchmarks.feed` measures): as `train.speed` is by
+default, with teacher and target in bfloat16, and with all three networks so; with --compile by `torch.compile` too.
 Losses are compared step by step first; then the trainings take turns, so that what else the machine does falls on all.
-Ours as `train.speed` is by default, and with teacher and target in bfloat16; with --compile by `torch.compile` too.
-Target: at least twice the samples/s.
+Target: at least twice the samples/s of the plain loop in float32.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import torch
+from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from slam.bench.rate import machine
-from slam.bench.subject import Subject
-from slam.bench.turns import Spent, Worker, in_turn, training
+from slam.bench.subject import Subject, start
+from slam.bench.turns import Spent, Worker, in_turn
 from slam.config import load as load_profile
 from slam.core.distance import huber
 from slam.core.schedule import Schedule
@@ -40,6 +44,8 @@ from slam.files import sha256, write_json
 from slam.models.diffusion import LatentDiffusion, load
 from slam.models.predictor import schedule_of
 from slam.training.batches import global_draw
+from slam.training.journal import Journal
+from slam.training.meter import Meter, lines
 from slam.training.objective import autocast
 from slam.training.plan import Plan
 
@@ -132,15 +138,42 @@ def png(image: np.ndarray) -> bytes:
 
 
 @contextlib.contextmanager
-def plain_training(plan: Plan, drawn: shapes.Pictures) -> Iterator[Callable[[int], float]]:
-    model = load(plan.teacher)
-    yield PlainTraining(plan, model, [png(image) for image in drawn.images], drawn.captions).step
+def plain_training(plan: Plan, drawn: shapes.Pictures, folder: Path) -> Iterator[Callable[[int], float]]:
+    training = PlainTraining(plan, load(plan.teacher), [png(image) for image in drawn.images], drawn.captions)
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/{plan.train.precision}.db")
+
+    def step(number: int) -> float:
+        loss = training.step(number)
+        mlflow.log_metrics({"loss": loss, "lr": plan.train.lr}, step=number)
+        return loss
+
+    with mlflow.start_run():
+        yield step
+
+
+@contextlib.contextmanager
+def our_training(subject: Subject) -> Iterator[Callable[[int], Tensor]]:
+    """The step, its numbers gathered and written as the loop of `slam train` does."""
+    config, accelerator = subject.plan.train, Accelerator(cpu=True)
+    run, meter = start(subject, accelerator), Meter(config.batch)
+
+    def step(number: int) -> Tensor:
+        values = run.step(number)
+        meter.add(values)
+        if (number + 1) % config.log_every == 0:
+            journal.write(lines(meter.read(accelerator, number + 1), {}, config))
+        return values[0]
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(run.batches):
+        journal = Journal(Path(folder) / "journal.jsonl", 0)
+        yield step
+        journal.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=5, help="of each form in a round")
+    parser.add_argument("--steps", type=int, default=10, help="of each form in a round")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     profile = load_profile(profile="tiny")
@@ -152,18 +185,18 @@ def main() -> None:
         subject = Subject(Plan(profile.teacher, str(folder), profile.distill, train, "drawn", "tiny"), None)
         low = subject.with_train(precision="bf16")
         forms = {
-            "plain": Worker(plain_training, subject.plan, drawn),
-            "plain, bf16": Worker(plain_training, low.plan, drawn),
-            "default": Worker(training, subject),
-            "frozen bf16": Worker(training, subject.with_speed(frozen="bf16")),
-            "bf16": Worker(training, low.with_speed(frozen="bf16")),
+            "plain": Worker(plain_training, subject.plan, drawn, folder),
+            "plain, bf16": Worker(plain_training, low.plan, drawn, folder),
+            "default": Worker(our_training, subject),
+            "frozen bf16": Worker(our_training, subject.with_speed(frozen="bf16")),
+            "bf16": Worker(our_training, low.with_speed(frozen="bf16")),
         }
         if args.compile:
-            forms["compiled"] = Worker(training, subject.with_speed(compile=True))
-            forms["bf16, compiled"] = Worker(training, low.with_speed(frozen="bf16", compile=True))
+            forms["compiled"] = Worker(our_training, subject.with_speed(compile=True))
+            forms["bf16, compiled"] = Worker(our_training, low.with_speed(frozen="bf16", compile=True))
         for worker in forms.values():
             stack.enter_context(worker)
-        print(f"tiny, batch {train.batch}, fp32, {machine(torch.device('cpu'))}")
+        print(f"tiny, batch {train.batch}, {machine(torch.device('cpu'))}")
         for number, losses in enumerate(zip(*(worker.losses for worker in forms.values()), strict=True), 1):
             print(f"step {number}, loss: " + ", ".join(f"{n} {v:.6f}" for n, v in zip(forms, losses, strict=True)))
         seconds = list(zip(*in_turn(list(forms.values()), args.rounds, args.steps), strict=True))

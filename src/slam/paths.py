@@ -18,6 +18,4 @@ TRADEOFF = Path("reports/tradeoff.png")  # evaluate: quality against steps and a
 REGISTRATION = Path("reports/registration.json")  # the flow: what was registered and promoted last, from this folder
 GATE = Path("mlflow/promotion.yaml")  # what a version must be to become champion
 DRAWN = ".evaluation"  # beside the metrics of an evaluation: finished rows, and parts of the one that is not
-COMPILED = Path(
-    ".slam/compiled"
-)  # by torch.compile, for the next run, unless TORCHINDUCTOR_CACHE_DIR says where
+COMPILED = Path(".slam/compiled")  # by torch.compile, for the next run, unless TORCHINDUCTOR_CACHE_DIR says where

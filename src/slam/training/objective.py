@@ -13,6 +13,7 @@ from slam.errors import SlamError
 from slam.models.diffusion import LatentDiffusion
 from slam.models.embedding import embedding_of
 from slam.models.fast import quick_teacher, quicken
+from slam.models.onednn import use_onednn
 from slam.models.precision import PRECISIONS
 from slam.models.predictor import NoisePredictor, check_prediction, marginal_of, schedule_of
 from slam.models.student import make_student
@@ -34,6 +35,8 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
     if distill.k > schedule.T:
         raise SlamError(f"distill.k = {distill.k} must be at most the number of times of {plan.teacher}, {schedule.T}")
     distance, path = DISTANCES[distill.distance], method.paths[distill.sigma]
+    if plan.train.speed.onednn:
+        use_onednn(model.text_encoder)
     with torch.no_grad():
         null = model.embed([""])
     student = quicken(make_student(model.unet, embedding, plan.train.lora, plan.train.seed), plan.train.speed)
