@@ -17,7 +17,8 @@ class Speed(Frozen):
 
     one_batch: bool = True  # the teacher's conditional and unconditional pass, in one batch
     channels_last: bool = True  # weights and activations of the convolutions
-    attention: Literal["fused", "math"] = "fused"  # scaled_dot_product_attention, or matmul, softmax, matmul
+    # fused: scaled_dot_product_attention, but for few tokens on a CPU; math: matmul, softmax, matmul
+    attention: Literal["fused", "math"] = "fused"
     fused: bool = True  # AdamW in one kernel; clipping and averaging over lists of tensors
     onednn: bool = True  # CPU, fp32: linear layers by oneDNN, where PyTorch takes MKL, which is slow on AMD's cores
     keep_memory: bool = True  # CPU, Linux: memory that is freed stays with the process for the next step
@@ -25,7 +26,8 @@ class Speed(Frozen):
     # make anew in each pass. fp8: the teacher's linear layers besides (on a GPU from compute capability 8.9 on;
     # elsewhere the same rounding is computed the slow way, to see its effect). bf16 and fp8 make another run.
     frozen: Literal["precision", "bf16", "fp8"] = "precision"
-    compile: bool = False  # the networks by torch.compile: minutes at the start
+    # The networks by torch.compile: needs a C++ compiler, and minutes at the first start (.slam/compiled keeps them)
+    compile: bool = False
     graphs: bool = False  # CUDA: the whole step as one graph
 
     @model_validator(mode="after")

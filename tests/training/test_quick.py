@@ -127,3 +127,9 @@ def test_memory_that_is_kept_costs_no_page_faults():
 
     faults()
     assert faults() < 1024
+
+
+def test_compiling_without_a_compiler_is_refused_with_the_key(profile, latents, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SlamError, match=r"train.speed.compile = true needs a C\+\+ compiler.*no-such-compiler"):
+        run(profile, latents, compile=True)

@@ -15,7 +15,7 @@ FEW = 64 * 64  # scores of a head
 
 
 class FewTokens(AttnProcessor2_0):
-    """diffusers' fused attention, which it leaves everything to that is not short, on the CPU and plain."""
+    """diffusers' fused attention, but for what is short, plain and on the CPU."""
 
     def __call__(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from collections.abc import Callable
 
 import torch
@@ -10,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from slam.config import Train
+from slam.errors import SlamError
 from slam.models.fast import frozen_type, quicken, typed
 from slam.models.predictor import NoisePredictor
 from slam.training.allocator import keep_memory
@@ -31,6 +34,8 @@ def quick_step(
     speed, device = config.speed, accelerator.device
     if speed.graphs:
         check_graphs(device, accelerator.num_processes, config.precision)
+    if speed.compile and device.type == "cpu":
+        check_compiler()
     if speed.keep_memory and device.type == "cpu":
         keep_memory()
     network, follow = computed_target(target, state.target, config)
@@ -40,6 +45,16 @@ def quick_step(
         return train_step(objective, accelerator, student, network, state, micro_batches)
 
     return GraphedStep(step, state.optimizer, device) if speed.graphs else step
+
+
+def check_compiler() -> None:
+    """Raises `SlamError` where torch.compile would find no C++ compiler, which a CPU needs."""
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        raise SlamError(
+            f"train.speed.compile = true needs a C++ compiler on a CPU, and {compiler} is not found: install one (CXX "
+            "may name it), or set it to false"
+        )
 
 
 def computed_target(target: NoisePredictor, weights: Weights, config: Train) -> tuple[nn.Module, Callable[[], None]]:
