@@ -80,6 +80,13 @@ def test_generate_without_a_champion_says_what_to_do(checkout, monkeypatch):
     assert not (checkout / "mlflow.db").exists()
 
 
+def test_generate_with_the_server_down_does_not_say_that_there_is_no_champion(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(cli.SlamError, match="^MLFLOW_TRACKING_URI = http://127.0.0.1:9 does not answer"):
+        CliRunner().invoke(cli.app, ["generate", "a red circle"], catch_exceptions=False)
+
+
 def test_generate_draws_a_png_and_the_same_one_again(random_teacher, tmp_path):
     export(load(random_teacher), tmp_path / "student")
     for name in ("a.png", "b.png"):

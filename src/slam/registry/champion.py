@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from slam.errors import SlamError
 from slam.files import whole_folder
 from slam.registry.aliases import existing, resolve
+from slam.registry.server import NoAnswerError
 from slam.registry.track import NAME
 
 FETCHED = Path(".slam/models")  # of a server elsewhere, one folder a version
@@ -22,6 +23,8 @@ def champion_folder(root: Path = Path()) -> Path:
     """The champion's diffusers folder. Raises `SlamError` without one."""
     try:
         return model_folder(f"models:/{NAME}@champion", root)
+    except NoAnswerError:
+        raise  # nobody knows whether there is one
     except SlamError as error:
         raise SlamError(f"there is no champion: {error}; {ADVICE}") from None
 
