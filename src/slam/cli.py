@@ -224,6 +224,7 @@ def _told(key: str, value: object) -> str:
 def main() -> None:
     """The console script. A user's mistake gets its message, not a traceback."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Here, because torch sets a folder of its own as soon as it is imported
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.COMPILED.resolve()))
     try:
         app()

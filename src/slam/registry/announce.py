@@ -32,11 +32,11 @@ def announce(event: str, **payload: Any) -> str | None:
     if known := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(known.encode()).decode()}"
     try:
-        urlopen(Request(f"{server}/events", json.dumps([told | {"payload": payload}]).encode(), headers), timeout=10)
+        body = json.dumps([told | {"payload": payload}]).encode()
+        with urlopen(Request(f"{server}/events", body, headers), timeout=10):
+            return None
     except HTTPError as error:
         reason = f"says {error.code} {error.reason}"
     except (OSError, ValueError) as error:  # ValueError: no URL
         reason = f"does not answer ({getattr(error, 'reason', error)})"
-    else:
-        return None
     return f"PREFECT_API_URL = {server} {reason}: no evaluation starts by itself; `slam evaluate --model` is one"
