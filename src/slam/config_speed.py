@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from slam.frozen import Frozen
 
@@ -22,6 +22,8 @@ class Speed(Frozen):
     fused: bool = True  # AdamW in one kernel; clipping and averaging over lists of tensors
     onednn: bool = True  # CPU, fp32: linear layers by oneDNN, where PyTorch takes MKL, which is slow on AMD's cores
     keep_memory: bool = True  # CPU, Linux: memory that is freed stays with the process for the next step
+    # MiB: where the contexts of all captions take no more, they are made before the first step, not in each. 0: never
+    text_cache: int = Field(256, ge=0)
     # Teacher and target, which need no gradient. precision: weights in train.precision, which autocast would otherwise
     # make anew in each pass. fp8: the teacher's linear layers besides (on a GPU from compute capability 8.9 on;
     # elsewhere the same rounding is computed the slow way, to see its effect). bf16 and fp8 make another run.

@@ -75,7 +75,7 @@ def test_batches_made_ahead_are_those_made_when_asked(profile, latents):
         for step, ahead in zip(range(3, 30), made, strict=True):
             asked = local_batches(plan, data, global_draw(plan, SHAPE, T, step), step, 0, 1)
             for a, b in zip(ahead, asked, strict=True):
-                assert torch.equal(a.latents, b.latents) and torch.equal(a.input_ids, b.input_ids)
+                assert torch.equal(a.latents, b.latents) and torch.equal(a.text, b.text)
                 assert torch.equal(a.draw.noise, b.draw.noise) and torch.equal(a.draw.ladder[0], b.draw.ladder[0])
 
 

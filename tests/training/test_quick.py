@@ -14,6 +14,7 @@ from slam.errors import SlamError
 from slam.models.diffusion import load
 from slam.training.allocator import keep_memory
 from slam.training.batches import global_draw, local_batches
+from slam.training.contexts import encoded
 from slam.training.graphs import copy_into, tensors
 from slam.training.objective import make_objective
 from slam.training.plan import make_plan
@@ -30,7 +31,7 @@ def run(profile, latents, **speed):
     target = copy.deepcopy(network).requires_grad_(False)
     state = first_state(plan.train, network.unet, target.unet)
     take = quick_step(train_step, plan.train, objective, accelerator, network, target, state)
-    data = Latents(latents, "train")
+    data = encoded(Latents(latents, "train"), objective.embed, objective.null, plan.train.speed.text_cache)
     steps = [local_batches(plan, data, global_draw(plan, model.latent_shape, 1000, i), i, 0, 1) for i in range(2)]
     return torch.stack([take(batches) for batches in steps])
 
@@ -44,6 +45,7 @@ def run(profile, latents, **speed):
         {"fused": False},
         {"onednn": False},
         {"keep_memory": False},
+        {"text_cache": 0},
         pytest.param({"compile": True}, marks=pytest.mark.nightly),
     ],
     ids=lambda speed: next(iter(speed)),

@@ -18,6 +18,7 @@ from slam.files import sha256, write_json
 from slam.models.architecture import random_model, token_ids
 from slam.models.diffusion import LatentDiffusion, load
 from slam.training.batches import prepared
+from slam.training.contexts import encoded
 from slam.training.meter import lr_at
 from slam.training.objective import make_objective
 from slam.training.plan import Plan
@@ -65,6 +66,8 @@ def make_subject(name: str, folder: Path, side: int | None = None, **changes: ob
         sections[section] = type(model)(**{**model.model_dump(), **own})
     teacher = name if name in ARCHITECTURES else profile.teacher
     subject = Subject(Plan(teacher, str(folder), **sections, data="random", network=teacher), side)
+    if subject.drawn:
+        subject = subject.with_speed(text_cache=0)  # its captions would be millions, not SAMPLES
     _draw(subject, folder)
     return subject
 
@@ -110,6 +113,6 @@ def start(subject: Subject, accelerator: Accelerator, watched: Callable = lambda
     student = accelerator.prepare(network)
     objective, student, target, _ = watched(objective, student, target, state.optimizer)
     take = quick_step(train_step, config, objective, accelerator, student, target, state)
-    data = Latents(Path(plan.latents), "train")
+    data = encoded(Latents(Path(plan.latents), "train"), objective.embed, objective.null, config.speed.text_cache)
     batches = prepared(plan, data, model.latent_shape, objective.schedule.T, range(10**9), 0, 1)
     return Run(subject, state, batches, take, accelerator.device)

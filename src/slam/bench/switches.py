@@ -25,6 +25,7 @@ SWITCHES = {
     "fused AdamW, clipping and averages": {"fused": False},
     "linear layers by oneDNN": {"onednn": False},
     "freed memory kept": {"keep_memory": False},
+    "contexts of captions made before": {"text_cache": 0},
     "teacher and target in bf16": {"frozen": "bf16"},
     "teacher in fp8, target in bf16": {"frozen": "fp8"},
     "torch.compile": {"compile": True},
@@ -52,13 +53,13 @@ def gains(subject: Subject, device: torch.device, steps: int, slow: bool) -> Ite
         for name, change in SWITCHES.items():
             key, other = next(iter(change.items()))
             mine = getattr(subject.plan.train.speed, key)
-            on = mine in (True, "fused")
+            on = mine not in (False, 0, "precision")
             if reason := ELSEWHERE.get(device.type, {}).get(key):
                 yield Gain(name, on, None, None, note=reason)
             elif key == "compile" and not slow:
                 yield Gain(name, on, None, None, note="asked for with --slow: its first step takes minutes")
             elif mine == other:
-                yield Gain(name, True, None, None, note="so in this profile")
+                yield Gain(name, on, None, None, note="so in this profile")
             else:
                 with Worker(training, subject.with_speed(**change)) as changed:
                     turns = [turn if on else turn[::-1] for turn in in_turn([default, changed], ROUNDS, steps)]

@@ -64,15 +64,23 @@ class Latents:
 
         Where a standard deviation is stored: the posterior's mean, or with `noise` [B, C, h, w], mean + std * noise.
         """
-        indices = np.asarray(indices)
-        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"sample {indices.min()} or {indices.max()} of {len(self)}")
-        shard = np.searchsorted(self._starts, indices, side="right") - 1
-        places = list(zip(shard.tolist(), (indices - self._starts[shard]).tolist(), strict=True))
+        places = self._places(indices)
         latents, input_ids = self._read(places, 0, np.float32), self._read(places, 1, np.int64)
         if noise is not None:
             latents += self._read(places, 2, np.float32) * noise
         return latents, input_ids
+
+    def input_ids(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Token ids int64 [B, L] alone."""
+        return self._read(self._places(indices), 1, np.int64)
+
+    def _places(self, indices: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+        """Shard and row of each sample."""
+        indices = np.asarray(indices)
+        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"sample {indices.min()} or {indices.max()} of {len(self)}")
+        shard = np.searchsorted(self._starts, indices, side="right") - 1
+        return list(zip(shard.tolist(), (indices - self._starts[shard]).tolist(), strict=True))
 
     def _read(self, places: Sequence[tuple[int, int]], part: int, dtype: type) -> Tensor:
         """Field `part` of the samples at `places` (shard, row), as `dtype`.

@@ -11,10 +11,13 @@ from slam.ahead import ahead
 from slam.core.draw import Draw, make_draw, posterior_noise
 from slam.core.methods import METHODS
 from slam.data.latents import Latents, batch_indices
+from slam.training.contexts import Encoded
 from slam.training.plan import Plan
 from slam.training.step import Batch
 
 AHEAD = 2  # steps
+
+Data = Latents | Encoded
 
 
 def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> Draw:
@@ -36,7 +39,7 @@ def global_draw(plan: Plan, shape: tuple[int, int, int], T: int, step: int) -> D
     )
 
 
-def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, rank: int, ranks: int) -> list[Batch]:
+def local_batches(plan: Plan, data: Data, draw: Draw, step: int, rank: int, ranks: int) -> list[Batch]:
     """Share `rank` of `ranks` of the global batch of `step`, in micro-batches, on the CPU."""
     config = plan.train
     indices = batch_indices(len(data), config.batch, config.seed, step)
@@ -47,13 +50,13 @@ def local_batches(plan: Plan, data: Latents, draw: Draw, step: int, rank: int, r
     batches = []
     for begin in range(first, first + share, size):
         part = slice(begin, begin + size)
-        latents, input_ids = data.gather(indices[part], None if noise is None else noise[part])
-        batches.append(Batch(latents, input_ids, draw.rows(part)))
+        latents, text = data.gather(indices[part], None if noise is None else noise[part])
+        batches.append(Batch(latents, text, draw.rows(part)))
     return batches
 
 
 def prepared(
-    plan: Plan, data: Latents, shape: tuple[int, int, int], T: int, steps: Iterable[int], rank: int, ranks: int
+    plan: Plan, data: Data, shape: tuple[int, int, int], T: int, steps: Iterable[int], rank: int, ranks: int
 ) -> Iterator[list[Batch]]:
     """The micro-batches of each of `steps`, made in a thread while the step before is computed; pinned for a GPU."""
     pinning = torch.cuda.is_available()

@@ -25,6 +25,7 @@ from slam.progress import progress
 from slam.training import checkpoint
 from slam.training.alone import alone, first_process
 from slam.training.batches import prepared
+from slam.training.contexts import encoded
 from slam.training.journal import Journal, read_journal
 from slam.training.meter import Meter, lines, lr_at
 from slam.training.objective import make_objective
@@ -80,7 +81,7 @@ def _train(folder: Path, stop: Stop) -> int:
     skips = Skips(config.skips, [line for line in read_journal(folder / "journal.jsonl") if line["step"] <= start])
     journal = Journal(folder / "journal.jsonl", start) if main else None
     watch = Watch(plan, objective, model, target, folder / "pictures") if main else None
-    data = Latents(Path(plan.latents), "train")
+    data = encoded(Latents(Path(plan.latents), "train"), objective.embed, objective.null, config.speed.text_cache)
     steps, stopping = range(start, config.steps), False
     meter = Meter(config.batch)
     with (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slam.config import Train
 from slam.models.student import trained
+from slam.training.adamw import LeanAdamW
 from slam.training.scaler import LossScale, first_scale
 
 Weights = dict[str, Tensor]  # the parameters that are trained, by diffusers' names
@@ -35,9 +36,16 @@ def first_state(config: Train, student: nn.Module, target: nn.Module) -> State:
         own,
         {name: all_of_target[name] for name in own},
         {decay: {name: value.detach().float().clone() for name, value in own.items()} for decay in config.emas},
-        torch.optim.AdamW(list(own.values()), config.lr, weight_decay=config.weight_decay, fused=config.speed.fused),
+        make_optimizer(config, list(own.values())),
         first_scale(next(iter(own.values())).device) if config.precision == "fp16" else None,
     )
+
+
+def make_optimizer(config: Train, parameters: list[Tensor]) -> torch.optim.AdamW:
+    fused, decay = config.speed.fused, config.weight_decay
+    if fused and parameters[0].device.type == "cpu":
+        return LeanAdamW(parameters, config.lr, decay)
+    return torch.optim.AdamW(parameters, config.lr, weight_decay=decay, fused=fused)
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ class Objective(NamedTuple):
 
 class Batch(NamedTuple):
     latents: Tensor  # [B, C, h, w], scaled
-    input_ids: Tensor  # [B, L]
+    text: Tensor  # token ids [B, L], or the context [B, L, D] that was made of them before
     draw: Draw
 
     def to(self, device: torch.device | str) -> Batch:
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 def losses(objective: Objective, student: nn.Module, target: nn.Module, batch: Batch) -> Tensor:
     """Algorithm 1's loss of each sample, [B]."""
     with torch.no_grad():
-        c = objective.embed(batch.input_ids)
+        c = batch.text if batch.text.is_floating_point() else objective.embed(batch.text)
     with objective.autocast():
         return slad_loss(
             student,
