@@ -64,6 +64,8 @@ class PlainTraining:
         self.student = copy.deepcopy(self.teacher).train().requires_grad_(True)
         self.target = copy.deepcopy(self.teacher)
         self.schedule: Schedule = schedule_of(model.scheduler, plan.teacher)
+        with torch.no_grad():
+            self.empty = self.embed([""] * plan.train.batch)
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), plan.train.lr, weight_decay=0.0, foreach=False, fused=False
         )
@@ -83,13 +85,12 @@ class PlainTraining:
         with torch.no_grad():
             z_0 = self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
             prompt = self.embed([self.captions[row] for row in rows])
-            empty = self.embed([""] * config.batch)
             draw = global_draw(self.plan, tuple(z_0.shape[1:]), schedule.T, number)
             t, s = draw.ladder
             alpha_t, sigma_t, alpha_s, sigma_s = (f(x) for x in (t, s) for f in (schedule.alpha, schedule.sigma))
             z_t = alpha_t * z_0 + sigma_t * draw.noise
             with_prompt = self.predict(self.teacher, z_t, t, prompt)
-            without = self.predict(self.teacher, z_t, t, empty)
+            without = self.predict(self.teacher, z_t, t, self.empty)
             eps = without + draw.w.view(-1, 1, 1, 1) * (with_prompt - without)
             z_s = alpha_s * (z_t - sigma_t * eps) / alpha_t + sigma_s * eps
             goal = self.at_0(self.target, z_s, alpha_s, sigma_s, s, prompt)

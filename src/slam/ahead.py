@@ -11,14 +11,21 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], depth: int, threads: int = 1) -> Iterator[Made]:
-    """`make(item)` for each of `items`, in their order, at most `depth` of them made before they are asked for.
+def ahead(
+    make: Callable[[Item], Made],
+    items: Iterable[Item],
+    depth: int,
+    threads: int = 1,
+    begin: Callable[[], object] | None = None,
+) -> Iterator[Made]:
+    """`make(item)` for each of `items`, in their order, at most `depth` of them made before they are asked for; each
+    thread calls `begin` first.
 
     An exception of `make` is raised where its result would have come. When the iterator is closed or fails, what was
     begun is waited for and nothing new is begun: no thread outlives it. `items` is read in the caller's thread.
     """
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="ahead", initializer=begin) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(make, item))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from slam.core.draw import posterior_noise, stream
 from slam.data.latents import Latents, batch_indices
 from slam.files import sha256, write_json
+from slam.training import batches
 from slam.training.batches import global_draw, local_batches, prepared
 from slam.training.journal import read_journal
 from slam.training.loop import train
@@ -88,3 +89,14 @@ def test_training_on_moments_is_another_training_and_the_same_each_time(profile,
 
     first = losses(moments, tmp_path / "a")
     assert first == losses(moments, tmp_path / "b") and first != losses(latents, tmp_path / "c")
+
+
+def test_the_thread_that_makes_them_starts_none_for_pytorch_beside_the_step_s(profile, latents, monkeypatch):
+    counts, own = [], torch.get_num_threads()
+    monkeypatch.setattr(batches, "local_batches", lambda *_: counts.append(torch.get_num_threads()) or [])
+    torch.set_num_threads(2)
+    try:
+        list(prepared(make_plan(profile(), latents), Latents(latents, "train"), SHAPE, T, range(3), 0, 1))
+        assert (counts, torch.get_num_threads()) == ([1, 1, 1], 2)
+    finally:
+        torch.set_num_threads(own)

@@ -65,4 +65,6 @@ def prepared(
         batches = local_batches(plan, data, global_draw(plan, shape, T, step), step, rank, ranks)
         return [batch.pinned() for batch in batches] if pinning else batches
 
-    return ahead(make, steps, depth=AHEAD)
+    # Work that PyTorch splits over threads would have threads of its own in this one. Where there are more of them than
+    # cores, OpenMP's wait for each other asleep: a tiny step on two cores took 160 ms, not 80.
+    return ahead(make, steps, depth=AHEAD, begin=partial(torch.set_num_threads, 1))
