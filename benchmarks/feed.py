@@ -5,7 +5,8 @@
 Trains the tiny profile on random latents, in turn without a feed, with the SQLite file of a fresh checkout, with a
 server that is down and with one that accepts and never answers; each round in another order. The rate is that of the
 steps after the first WARM, by the journal's clock. The feed runs at the lowest priority, so where other programs keep
-the cores busy the rates say little; its own processor seconds are told too, most of them MLflow's import.
+the cores busy the rates say little; its own processor seconds are told too, most of them MLflow's import, and what
+share they are of those that the run had on all cores.
 Training is `slam.training.loop` in a child process, as `slam train` starts it.
 """
 
@@ -48,8 +49,8 @@ def tracking(kind: str) -> Iterator[None]:
         yield
 
 
-def measure(kind: str, profile: Profile, latents: Path, root: Path) -> tuple[float, float]:
-    """(samples/s, processor seconds of the feed)."""
+def measure(kind: str, profile: Profile, latents: Path, root: Path) -> tuple[float, float, float]:
+    """(samples/s, processor seconds of the feed, their share of all cores' in the run)."""
     folder = root / "run"
     folder.mkdir(parents=True)
     make_plan(profile, latents).write(folder)
@@ -62,7 +63,8 @@ def measure(kind: str, profile: Profile, latents: Path, root: Path) -> tuple[flo
             used = sum(feed.cpu_times()[:2])
     lines = read_journal(folder / "journal.jsonl")
     seconds = lines[-1]["time"] - lines[WARM - 1]["time"]
-    return profile.train.batch * (len(lines) - WARM) / seconds, used
+    whole = lines[-1]["time"] - lines[0]["time"]
+    return profile.train.batch * (len(lines) - WARM) / seconds, used, used / whole / launch.cores()
 
 
 def main() -> None:
@@ -76,22 +78,25 @@ def main() -> None:
     launch.GRACE = 5.0
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     costs: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    shares: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as place:
         latents = Path(place) / "latents"
         latents.mkdir()
         make(latents, 1, (4, 8, 8), LENGTH, 2048, tiny.teacher)
         for turn in range(asked.rounds):
             for kind in KINDS[turn % len(KINDS) :] + KINDS[: turn % len(KINDS)]:
-                rate, cost = measure(kind, profile, latents, Path(place) / f"{kind}-{turn}")
-                rates[kind].append(rate)
-                costs[kind].append(cost)
+                found = measure(kind, profile, latents, Path(place) / f"{kind}-{turn}")
+                for table, value in zip((rates, costs, shares), found, strict=True):
+                    table[kind].append(value)
     base = statistics.median(rates["none"])
     print(f"\n{launch.cores()} cores, tiny profile, {asked.steps} steps, median of {asked.rounds} rounds")
-    print("| MLflow | samples/s | against none | spread | the feed's processor seconds |\n|---|---:|---:|---:|---:|")
+    print("| MLflow | samples/s | against none | spread | the feed's processor seconds | of all |")
+    print("|---|---:|---:|---:|---:|---:|")
     for kind in KINDS:
         rate = statistics.median(rates[kind])
         spread = (max(rates[kind]) - min(rates[kind])) / rate
-        print(f"| {kind} | {rate:.1f} | {rate / base - 1:+.2%} | {spread:.1%} | {statistics.median(costs[kind]):.1f} |")
+        cost, share = (statistics.median(table[kind]) for table in (costs, shares))
+        print(f"| {kind} | {rate:.1f} | {rate / base - 1:+.2%} | {spread:.1%} | {cost:.1f} | {share:.2%} |")
 
 
 if __name__ == "__main__":
