@@ -77,7 +77,7 @@ class Train(Frozen):
     warmup: int = Field(0, ge=0)  # steps, from 0 to lr
     decay: Literal["constant", "linear"] = "constant"  # of lr after the warm-up; linear: to 0 at `steps`
     checkpoint_every: Positive  # steps
-    keep: Positive  # newest checkpoints, whose EMA is kept for `select`
+    keep: Positive  # newest checkpoints, whose EMA is kept for `select`; two are, at least, should one be damaged
     keep_best: int = Field(0, ge=0)  # and as many of those before them, by held-out loss; 0: it is not computed
     log_every: Positive = 10  # steps
     pictures_every: Positive | None = None  # steps; what the target draws by then: runs/train/pictures/

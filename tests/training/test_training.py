@@ -351,5 +351,5 @@ def test_the_best_checkpoints_by_held_out_loss_are_kept_beside_the_newest(tmp_pa
         checkpoint.read_manifest(path)["step"]: len(list(path.iterdir())) for path in checkpoint.checkpoints(tmp_path)
     }
     assert kept == {2: 2, 5: 2, 6: 4, 7: 4}  # the manifest, the average; and what resuming needs
-    checkpoint.thin(tmp_path, 1)
-    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000007"]
+    checkpoint.thin(tmp_path, 1)  # one alone could be damaged
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000006", "step-000007"]

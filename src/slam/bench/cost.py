@@ -20,6 +20,7 @@ from slam.models.diffusion import LatentDiffusion
 from slam.models.fast import frozen_type
 from slam.models.precision import PRECISIONS
 from slam.training.batches import global_draw
+from slam.training.contexts import fit
 from slam.training.objective import make_objective
 from slam.training.plan import Plan
 from slam.training.step import Batch, Objective, losses
@@ -38,6 +39,8 @@ def flops(subject: Subject, model: LatentDiffusion) -> dict[str, int]:
         optimizer = torch.optim.SGD(student.parameters())
         objective, student, target, _ = watched(watch)(objective, student, target, optimizer)
         watch.begin(REST)
+        if fit(subject.samples, objective.null, subject.plan.train.speed.text_cache):
+            batch = batch._replace(text=objective.null.expand(len(batch.latents), -1, -1))
         loss = losses(objective, student, target, batch)
         watch.begin("backward")
         loss.sum().backward()

@@ -45,6 +45,10 @@ class Subject(NamedTuple):
             return random_model(self.plan.teacher, device, self.side)
         return load(self.plan.teacher, PARTS, device=str(device))
 
+    @property
+    def samples(self) -> int:
+        return max(SAMPLES, self.plan.train.batch)
+
     def with_train(self, **train: object) -> Subject:
         chosen = type(self.plan.train)(**{**self.plan.train.model_dump(), **train})
         return self._replace(plan=self.plan._replace(train=chosen))
@@ -76,7 +80,7 @@ def _draw(subject: Subject, folder: Path) -> None:
     """Random latents and token ids, as the stage `encode` leaves them."""
     generator = torch.Generator().manual_seed(0)
     model = subject.model("meta" if subject.drawn else "cpu")
-    count = max(SAMPLES, subject.plan.train.batch)
+    count = subject.samples
     latents = torch.randn(count, *model.latent_shape, generator=generator).half()
     file = folder / "train-00000.safetensors"
     save_file({"latents": latents, "input_ids": token_ids(model, count, generator).int()}, file)

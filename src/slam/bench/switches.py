@@ -53,7 +53,7 @@ def gains(subject: Subject, device: torch.device, steps: int, slow: bool) -> Ite
         for name, change in SWITCHES.items():
             key, other = next(iter(change.items()))
             mine = getattr(subject.plan.train.speed, key)
-            on = mine not in (False, 0, "precision")
+            on = (other in (False, 0, "math")) != (mine == other)
             if reason := ELSEWHERE.get(device.type, {}).get(key):
                 yield Gain(name, on, None, None, note=reason)
             elif key == "compile" and not slow:

@@ -26,6 +26,10 @@ class LeanAdamW(torch.optim.AdamW):
             for value in parameters:
                 moments = {name: torch.zeros_like(value) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[value] = {"step": count, **moments}
+                if value.stride() != value.grad.stride():  # the kernel would take wrong elements, silently
+                    raise ValueError(
+                        f"weight {tuple(value.shape)}: strides {value.stride()}, gradient {value.grad.stride()}"
+                    )
         states = [self.state[value] for value in parameters]
         count = states[0]["step"]
         count += 1

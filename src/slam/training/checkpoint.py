@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ from slam.files import read_json, sha256, verify, whole_folder, write_json
 from slam.models.student import fill
 from slam.training.state import State
 
-RESUMABLE = 2  # newest checkpoints that a run can go on from
+RESUMABLE = 2  # newest checkpoints that a run can go on from, whatever `train.keep` says
 EMA, STUDENT, OPTIMIZER, SCALER = (f"{name}.safetensors" for name in ("ema", "student", "optimizer", "scaler"))
 KEYS = {"step", "fingerprint", "processes", "held_out_loss", "files", "sha256"}  # of a manifest
 RESUME_ONLY = (STUDENT, OPTIMIZER, SCALER)
@@ -79,15 +80,36 @@ def average_files(path: Path) -> list[str]:
     return [EMA, *sorted(name for name in read_manifest(path)["files"] if name.startswith("ema-"))]
 
 
+def folders(root: Path) -> list[Path]:
+    """Oldest first: whatever has a checkpoint's name, whole or not."""
+    named = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
+    return sorted(named, key=number)
+
+
+def number(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.removeprefix("step-"))
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "manifest.json").exists())
+    return [path for path in folders(folder) if (path / "manifest.json").exists()]
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged checkpoint out of the way of those to come; returns where it is then."""
+    aside = path.parent / "damaged" / path.name
+    aside.parent.mkdir(exist_ok=True)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    path.replace(aside)
+    return aside
 
 
 def newest_whole(folder: Path, report=print, fingerprint: str | None = None) -> Path | None:
     """The newest checkpoint to go on from whose every file has its recorded sha256, of the plan with that fingerprint
     if one is given; says which ones it passes over."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(folders(folder)):
         try:
             manifest = read_manifest(path)
             if EMA not in manifest["files"]:
@@ -118,17 +140,18 @@ def restore(path: Path, state: State) -> int:
 
 
 def thin(folder: Path, keep: int, keep_best: int = 0) -> None:
-    """Keep the averages of the newest `keep` checkpoints and of the `keep_best` of least held-out loss, and what
-    resuming needs of the newest `RESUMABLE`. What a kill left behind goes too.
+    """Keep the averages of the newest `keep` checkpoints and of the `keep_best` of least held-out loss, and all of the
+    newest `RESUMABLE`. What a kill left behind goes too.
 
     A damaged one is left as it is while it is one of the newest.
     """
     paths = checkpoints(folder)
     losses = {path: loss for path in paths if (loss := _held_out_loss(path)) is not None}
-    kept = {*paths[-keep:], *sorted(losses, key=losses.get)[:keep_best]}
-    for path in [path for path in folder.glob("step-*") if path < paths[-1] and path not in kept]:
-        (path / "manifest.json").unlink(missing_ok=True)  # first: without it the rest is no checkpoint
-        shutil.rmtree(path)
+    kept = {*paths[-max(keep, RESUMABLE) :], *sorted(losses, key=losses.get)[:keep_best]}
+    for path in [path for path in folders(folder) if number(path) < number(paths[-1]) and path not in kept]:
+        if path.is_dir() and not path.is_symlink():
+            (path / "manifest.json").unlink(missing_ok=True)  # first: without it the rest is no checkpoint
+            shutil.rmtree(path)
     for path in kept - {*paths[-RESUMABLE:]}:
         with suppress(SlamError):
             manifest = read_manifest(path)

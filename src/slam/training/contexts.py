@@ -34,4 +34,8 @@ class Encoded:
 def encoded(data: Latents, embed: Callable[[Tensor], Tensor], null: Tensor, text_cache: int) -> Latents | Encoded:
     """`data` with its contexts, each of the size of `null` [1, L, D], if they take at most `text_cache` MiB; else
     `data` itself, whose token ids are embedded step by step."""
-    return Encoded(data, embed) if len(data) * null.numel() * 4 <= text_cache * MIB else data
+    return Encoded(data, embed) if fit(len(data), null, text_cache) else data
+
+
+def fit(samples: int, null: Tensor, text_cache: int) -> bool:
+    return samples * null.numel() * 4 <= text_cache * MIB

@@ -31,6 +31,7 @@ from slam.training.meter import Meter, lines, lr_at
 from slam.training.objective import make_objective
 from slam.training.plan import read_plan
 from slam.training.quick import quick_step
+from slam.training.resume import resume
 from slam.training.skips import Skips, given_up
 from slam.training.state import ema_gap, first_state
 from slam.training.step import train_step
@@ -70,12 +71,9 @@ def _train(folder: Path, stop: Stop) -> int:
         network.unet.enable_gradient_checkpointing()
 
     root = folder / "checkpoints"
-    newest = checkpoint.newest_whole(root, accelerator.print, plan.fingerprint)
-    start = checkpoint.restore(newest, state) if newest else 0
+    start = resume(root, plan.fingerprint, state, accelerator)
     for place in (folder, root) if main else ():
         sweep(place)
-    if newest:
-        accelerator.print(f"going on from {newest}")
     student = accelerator.prepare(network)
     take = quick_step(train_step, config, objective, accelerator, student, target, state)
     skips = Skips(config.skips, [line for line in read_journal(folder / "journal.jsonl") if line["step"] <= start])
@@ -109,8 +107,9 @@ def _train(folder: Path, stop: Stop) -> int:
                 if skips.too_many:
                     break
             if main and saving:
-                files, judged = checkpoint.snapshot(state), facts.get("held_out_loss")
-                writer.start(keep, root, config, done, plan.fingerprint, ranks, files, judged)
+                writer.wait()  # so that no more than one copy of the state is held
+                judged = facts.get("held_out_loss")
+                writer.start(keep, root, config, done, plan.fingerprint, ranks, checkpoint.snapshot(state), judged)
             if main:
                 with meter.paused():
                     watch.draw(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from slam.config import Train
@@ -14,18 +15,21 @@ class Skips:
     """Counts them, over all parts of a run: `journal` has the steps before this part."""
 
     def __init__(self, limit: int, journal: list[dict]) -> None:
-        self.limit = limit
+        self.limit = math.inf  # what is past stops nobody
         self.total = self.in_a_row = 0
         self.count((line["skipped"], line.get("loss_scale", FLOOR)) for line in journal)
+        self.limit = limit
 
     def count(self, steps) -> None:
-        """`steps`: (skipped, loss scale) of each, in order."""
+        """`steps`: (skipped, loss scale) of each, in order, up to the one that makes it too many."""
         for skipped, scale in steps:
             if not skipped:
                 self.in_a_row = 0
             elif scale <= FLOOR:  # above it, fp16 is still looking for its scale
                 self.in_a_row += 1
             self.total += bool(skipped)
+            if skipped and self.too_many:
+                return
 
     @property
     def too_many(self) -> bool:

@@ -65,7 +65,10 @@ def _join(profile: Profile, latents: Path, out: Path, restart: bool) -> int:
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=SILENCE)
     with _begun(profile, latents, out, restart) if state.is_main_process else nullcontext():
         state.wait_for_everyone()
-        return train(out)
+        try:
+            return train(out)
+        except OSError as error:  # a disk that fails or is full, wherever it says so
+            raise SlamError(str(error)) from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Writer:
             self.wait()
 
     def start(self, job: Callable[..., Any], *arguments: Any) -> None:
-        """Waits for the job before, so that no more than one copy of a state is held."""
+        """Waits for the job before."""
         self.wait()
         self._running = self._pool.submit(job, *arguments)
 
