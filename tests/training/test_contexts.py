@@ -7,6 +7,7 @@ import torch
 from slam.data.latents import Latents
 from slam.models.diffusion import load
 from slam.training.contexts import MIB, Encoded, encoded
+from slam.training.objective import autocast, context_of
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,12 @@ def test_they_are_made_where_they_fit_and_only_there(latents, model):
     assert encoded(data, embed, wider, 1) is data
     assert encoded(data, embed, null, 0) is data
     assert sum(calls) == len(data)
+
+
+def test_in_a_low_precision_they_are_off_by_about_what_rounding_them_would_be(model):
+    with torch.no_grad():
+        ids = model.tokenize(["a large red circle", "two small blue squares", ""])
+        exact, low = (context_of(model, autocast(precision, "cpu"), ids) for precision in ("fp32", "bf16"))
+    rounded = (exact.bfloat16().float() - exact).norm()
+    assert low.dtype == torch.float32
+    assert 0.5 * rounded < (low - exact).norm() < 4 * rounded

@@ -21,7 +21,7 @@ class Encoded:
         self.data, self.has_std = data, data.has_std
         parts = np.array_split(np.arange(len(data)), range(BATCH, len(data), BATCH))
         with torch.no_grad():
-            self.contexts = torch.cat([embed(data.input_ids(part)).float().cpu() for part in parts])
+            self.contexts = torch.cat([embed(data.input_ids(part)).cpu() for part in parts])
 
     def __len__(self) -> int:
         return len(self.data)

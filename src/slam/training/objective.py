@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from slam.core.methods import CONDITIONINGS, DISTANCES, METHODS, WEIGHTINGS
 from slam.errors import SlamError
@@ -37,13 +38,15 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
     distance, path = DISTANCES[distill.distance], method.paths[distill.sigma]
     if plan.train.speed.onednn:
         use_onednn(model.text_encoder)
+    cast = autocast(plan.train.precision, model.unet.device.type)
+    embed = partial(context_of, model, cast)
     with torch.no_grad():
-        null = model.embed([""])
+        null = embed(model.tokenize([""]))
     student = quicken(make_student(model.unet, embedding, plan.train.lora, plan.train.seed), plan.train.speed)
     teacher = quick_teacher(model.unet, plan.train.speed, plan.train.precision)
     objective = Objective(
         teacher=NoisePredictor(teacher, prediction, schedule),
-        embed=model.embed_tokens,
+        embed=embed,
         null=null,
         path=path,
         condition=CONDITIONINGS[distill.conditioning],
@@ -52,11 +55,17 @@ def make_objective(plan: Plan, model: LatentDiffusion) -> tuple[Objective, Noise
         schedule=schedule,
         mu=distill.mu,
         clip=plan.train.clip,
-        autocast=autocast(plan.train.precision, null.device.type),
+        autocast=cast,
         fused=plan.train.speed.fused,
     )
     marginal = marginal_of(path, distill.k, schedule)
     return objective, NoisePredictor(student, prediction, schedule, embedding, marginal)
+
+
+def context_of(model: LatentDiffusion, cast: Callable, input_ids: Tensor) -> Tensor:
+    """Token ids [B, L] to the context [B, L, D], float32: what runs under autocast is the text encoder's products."""
+    with cast():
+        return model.embed_tokens(input_ids).float()
 
 
 def autocast(precision: str, device: str) -> Callable:
