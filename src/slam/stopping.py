@@ -40,12 +40,16 @@ def _wait_and_kill(processes: list[psutil.Process], grace: float) -> None:
         left = [process for process in processes if _runs(process)]
         _each(left, psutil.Process.kill)
         if left:
-            number = f"{len(left)} process{'es' * (len(left) > 1)}"
-            print(
-                f"killed {number} still running {time.monotonic() - began:.0f} s after SIGTERM: "
-                "what they had not finished is not there; what was complete before, as the newest checkpoint, is",
-                file=sys.stderr,
-            )
+            _tell(len(left), time.monotonic() - began)
+
+
+def _tell(number: int, seconds: float) -> None:
+    with suppress(OSError):  # the same Ctrl-C may have ended what reads standard error
+        print(
+            f"killed {number} process{'es' * (number > 1)} still running {seconds:.0f} s after SIGTERM: "
+            "what they had not finished is not there; what was complete before, as the newest checkpoint, is",
+            file=sys.stderr,
+        )
 
 
 def _runs(process: psutil.Process) -> bool:
