@@ -21,7 +21,7 @@ import psutil
 from flows import deployments
 from slam.errors import SlamError
 from slam.files import read_json, whole_file, write_json
-from slam.launch import stop_tree
+from slam.stopping import stop_tree
 
 HOST = "127.0.0.1"
 PORTS = {"PREFECT_PORT": 4200, "MLFLOW_PORT": 5001}  # MLflow's own 5000 is taken on a Mac

@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artifacts import Progress
+from slam.config import load
 from slam.errors import SlamError
 from slam.launch import run
 
@@ -26,12 +27,13 @@ DVC_HINTS = re.compile(
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
 def build(name: str) -> None:
     """`dvc repro` of this one stage. Raises `SlamError` with the stage's last words when it fails."""
-    if last := child([sys.executable, "-m", "dvc", "repro", "--single-item", name], name):
+    grace = load().train.grace + 5  # more than the stage has for its own children
+    if last := child([sys.executable, "-m", "dvc", "repro", "--single-item", name], name, grace):
         raise SlamError(f"stage {name} failed\n{own_words(last)}")
 
 
-def child(command: list[str], name: str) -> list[str]:
-    """Runs `command`: its lines become this task's log, its progress bars the run's artifact.
+def child(command: list[str], name: str, grace: float | None = None) -> list[str]:
+    """Runs `command`: its lines become this task's log, its progress bars the run's artifact. `grace` is `launch.run`'s.
 
     Returns [] when it ends well, its last lines when it fails.
     """
@@ -45,7 +47,7 @@ def child(command: list[str], name: str) -> list[str]:
 
     commands = Path(sys.executable).parent  # holds the `slam` that dvc.yaml calls, whether or not PATH says so
     env = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    if run(command, on_line, env):
+    if run(command, on_line, env, grace):
         return list(last)
     progress.done()
     return []

@@ -35,6 +35,7 @@ BASE = (
     "config_speed",
     "paths",
     "progress",
+    "stopping",
     "launch",
     "ahead",
     "protocols",

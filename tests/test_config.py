@@ -45,6 +45,7 @@ def test_the_papers_recipes_are_the_papers():
         ("distill", "w_max", 9.0, r"distill\.w_min, distill\.w_max are lcm_w's; slam is trained at distill\.w alone"),
         ("distill", "method", "dl", r"distill\.method = dl needs distill\.sigma = exact"),
         ("train", "processes", 3, r"train\.batch = 32 must be a multiple of train\.processes = 3"),
+        ("train", "grace", 0, r"test\.train\.grace = 0: .*greater than 0"),
         ("train", "micro_batch", 5, r"train\.micro_batch = 5 must divide"),
         ("filter", "aesthetics", 6.0, r"test\.filter\.aesthetics is not a key"),
         (

@@ -90,6 +90,83 @@ def test_an_exception_in_the_callback_stops_the_tree_and_goes_on(monkeypatch):
     assert all_gone(seen)
 
 
+# It dies as under the kernel's out-of-memory killer; what it started holds the pipe.
+FAILS = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, *range(1000), sep="\\n")
+os.kill(os.getpid(), 9)
+"""
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(300)"
+)
+
+
+@pytest.mark.parametrize("talk", ["pass", "print('still here', file=sys.stderr)"], ids=["silent", "talking"])
+def test_a_child_that_is_killed_is_not_waited_for_while_what_it_left_holds_the_pipe(talk):
+    left = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('stopped', file=sys.stderr)))\n"
+        "print('ready', flush=True)\n"
+        f"for _ in range(300):\n    {talk}\n    time.sleep(0.1)\n"
+    )
+    lines, began = [], time.monotonic()
+    assert run([sys.executable, "-c", FAILS, left], lines.append) == -signal.SIGKILL
+    assert time.monotonic() - began < 15
+    said = [line for line in lines if line != "still here"]
+    assert said[1:] == [*map(str, range(1000)), "stopped"]
+    assert not psutil.pid_exists(int(said[0])) or psutil.Process(int(said[0])).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_that_closes_its_output_may_go_on():
+    assert run([sys.executable, "-c", "import os, time; os.close(1); os.close(2); time.sleep(1)"], print) == 0
+
+
+def test_a_signal_inside_popen_leaves_no_child(monkeypatch):
+    begin, children = subprocess.Popen, []
+
+    def interrupted(command, **rest):
+        child = begin(command, **rest)
+        if command[0] != "sleep":  # the warden
+            return child
+        children.append(psutil.Process(child.pid))
+        raise SystemExit(143)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(SystemExit, match="143"):
+        run(["sleep", "300"])
+    assert len(children) == 1
+    assert all_gone(children, within=1)
+
+
+def test_what_is_killed_after_the_grace_that_was_given_is_told(capfd):
+    def refuse(line):
+        raise ValueError(line)
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="ready"):
+        run([sys.executable, "-c", STUBBORN], refuse, grace=1.5)
+    assert 1.5 < time.monotonic() - began < 15
+    assert "killed 1 process still running 2 s after SIGTERM: what they had not" in capfd.readouterr().err
+
+
+def test_nothing_is_told_of_those_that_end_in_time(capfd):
+    with pytest.raises(ZeroDivisionError):
+        run(["sh", "-c", "echo; echo line; exec sleep 300"], lambda line: 1 / 0)
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("grace", [None, 70.5])
+def test_the_warden_waits_for_the_grace_and_five_seconds(grace, monkeypatch):
+    monkeypatch.setattr(launch, "GRACE", 20.0)
+    before = set(psutil.Process().children())
+    with launch.started(["sleep", "300"], grace=grace) as child:
+        started = set(psutil.Process().children()) - before
+        assert [p.cmdline()[3] for p in started if p.pid != child.pid] == [str((grace or 20.0) + 5)]
+        child.terminate()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_to_the_parent_stops_the_whole_tree_first(number, code):
     parent, tree = start_parent()
@@ -176,6 +253,17 @@ def test_accelerate_starts_that_many_processes_on_the_cpu(worker, processes):
     total = processes * (processes + 1) // 2
     for rank in range(processes):
         assert (worker / f"saw-{rank}").read_text() == f"{processes} {total} cpu no an argument"
+
+
+@pytest.mark.slow
+def test_torchrun_has_the_grace_that_was_given(worker):
+    """As torchrun's own settings read it, from the variables that a launch hands down."""
+    (worker / "worker.py").write_text(
+        "from torch.distributed.launcher.api import LaunchConfig\n"
+        f"open(f'{worker}/saw', 'w').write(str(LaunchConfig(1, 1, 1).shutdown_timeout))\n"
+    )
+    assert accelerate_launch("worker", [], grace=70.5) == 0
+    assert (worker / "saw").read_text() == "71"
 
 
 @pytest.mark.slow

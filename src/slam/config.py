@@ -82,6 +82,7 @@ class Train(Frozen):
     log_every: Positive = 10  # steps
     pictures_every: Positive | None = None  # steps; what the target draws by then: runs/train/pictures/
     processes: Positive = 1
+    grace: float = Field(30.0, gt=0, allow_inf_nan=False)  # seconds from SIGTERM to SIGKILL, for the last checkpoint
     micro_batch: Positive | None = None  # of one process, for gradient accumulation; all of its share by default
     checkpointing: bool = False  # of activations: computed again in the backward pass, for less memory
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from slam.errors import SlamError
+from slam.stopping import GRACE, stop_all, stop_tree
 
-GRACE = 30.0  # seconds between SIGTERM and SIGKILL: a training run writes its last checkpoint in them
+POLL = 0.2  # seconds between two looks at whether a silent child still runs
+LAST = 5.0  # seconds for the last lines, once all that wrote them has been stopped
 
 TREE = "SLAM_TREE"  # variable of every process below a child: says whose it is, also when its parents are gone
 
@@ -39,57 +43,88 @@ done
 """
 
 
-def run(command: list[str], on_line: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None) -> int:
+def run(
+    command: list[str],
+    on_line: Callable[[str], None] | None = None,
+    env: Mapping[str, str] | None = None,
+    grace: float | None = None,
+) -> int:
     """Runs `command` to its end and returns its exit code (-N when signal N killed it).
 
     `on_line` gets standard output and error line by line, split at newlines and carriage returns, without blank lines;
     with None the child writes where this process writes. `env` holds variables to add to this process's.
 
     The child leads a session of its own. SIGTERM, Ctrl-C or any other exception here sends SIGTERM to the whole tree,
-    SIGKILL to what is left of it after GRACE seconds, and goes on as that exception. If this process is killed
-    outright, the tree gets the same.
+    SIGKILL to what is left of it after `grace` seconds (by default GRACE), and goes on as that exception. If this
+    process is killed outright, the tree gets the same.
     """
     if not on_line:
-        with sigterm_raises(), started(command, env) as child:
+        with sigterm_raises(), started(command, env, grace) as child:
             return child.wait()
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
     unbuffered = {**(env or {}), "PYTHONUNBUFFERED": "1"}  # a pipe makes Python hold lines back
-    # text: universal newlines, \r ends a line too
-    with sigterm_raises(), started(command, unbuffered, text=True, **pipe) as child:
-        for line in child.stdout:
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    with sigterm_raises():
+        # text: universal newlines, \r ends a line too
+        with started(command, unbuffered, grace, text=True, **pipe) as child:
+            reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
+            reader.start()
+            # What a child that failed has left may hold the pipe: it is not read to its end before that is stopped.
+            while not child.poll():
+                with suppress(queue.Empty):
+                    if (line := lines.get(timeout=POLL)) is None:
+                        break
+                    on_line(line)
+            code = child.wait()
+        reader.join(LAST)
+        lines.put(None)
+        for line in iter(lines.get, None):
+            on_line(line)
+        return code
+
+
+def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
+    """Puts each line that is not blank, and None after the last."""
+    with stream:
+        for line in stream:
             if line.strip():
-                on_line(line.rstrip())
-        return child.wait()
+                lines.put(line.rstrip())
+    lines.put(None)
 
 
 @contextmanager
-def started(command: list[str], env: Mapping[str, str] | None = None, **popen: Any) -> Iterator[subprocess.Popen]:
+def started(
+    command: list[str], env: Mapping[str, str] | None = None, grace: float | None = None, **popen: Any
+) -> Iterator[subprocess.Popen]:
     """Yields `command` running, the leader of a session of its own, with `env` added to this process's variables.
 
     A block that ends or raises before the child has ended stops its whole tree, as `run` does. So does a child that
     fails: a launcher that was killed would leave its workers behind. `popen` holds further arguments of
     `subprocess.Popen`.
     """
-    mark = uuid.uuid4().hex
-    with _warden(mark) as watch:
-        child = subprocess.Popen(
-            command, env={**os.environ, **(env or {}), TREE: mark}, stdin=DEVNULL, start_new_session=True, **popen
-        )
+    mark, child, variables = uuid.uuid4().hex, None, {**os.environ, **(env or {})}
+    grace = GRACE if grace is None else grace
+    with _warden(mark, grace) as watch:
         try:
+            child = subprocess.Popen(
+                command, env={**variables, TREE: mark}, stdin=DEVNULL, start_new_session=True, **popen
+            )
             watch(child.pid)
             yield child
         finally:
-            if child.poll() is None:
-                stop_tree(psutil.Process(child.pid))
-            if child.wait():
-                stop_all(_marked(mark))
+            if child and child.poll() is None:
+                stop_tree(psutil.Process(child.pid), grace)
+            if not child or child.wait():  # none: a signal cut Popen short, and the child that it started is nameless
+                stop_all(_marked(mark), grace)
 
 
-def accelerate_launch(module: str, arguments: list[str], processes: int = 1, key: str = "train.processes") -> int:
+def accelerate_launch(
+    module: str, arguments: list[str], processes: int = 1, key: str = "train.processes", grace: float | None = None
+) -> int:
     """Runs `python -m module arguments` in `processes` processes under `accelerate launch`; returns the exit code.
 
     Without CUDA it runs on the CPU, and several processes talk through gloo. Raises `SlamError` when there are GPUs,
-    but fewer than processes; `key` is the setting that says how many.
+    but fewer than processes; `key` is the setting that says how many. `grace` is that of `run`.
     """
     import torch
 
@@ -111,8 +146,10 @@ def accelerate_launch(module: str, arguments: list[str], processes: int = 1, key
     # keeps them on the CPU.
     kind = ["--multi_gpu"] if processes > 1 else [] if cuda else ["--cpu"]
     env = {} if cuda else {"ACCELERATE_USE_CPU": "true"}
+    # torchrun's own grace for its workers, in whole seconds; a PyTorch that does not know the variable keeps to 30.
+    env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(math.ceil(GRACE if grace is None else grace))
     options = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-    return run([sys.executable, "-m", "slam.launch", *kind, *options, "--module", module, *arguments], env=env)
+    return run([sys.executable, "-m", "slam.launch", *kind, *options, "--module", module, *arguments], None, env, grace)
 
 
 def cores() -> int:
@@ -134,10 +171,10 @@ def sigterm_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _warden(mark: str) -> Iterator[Callable[[int], None]]:
+def _warden(mark: str, grace: float) -> Iterator[Callable[[int], None]]:
     """Yields a function that names the process group to stop if this process dies inside the block."""
     warden = subprocess.Popen(
-        ["sh", "-c", _WARDEN, str(GRACE + 5), f"{TREE}={mark}"],
+        ["sh", "-c", _WARDEN, str(grace + 5), f"{TREE}={mark}"],
         stdin=subprocess.PIPE,
         stdout=DEVNULL,
         stderr=DEVNULL,
@@ -155,24 +192,6 @@ def _warden(mark: str) -> Iterator[Callable[[int], None]]:
         warden.communicate()
 
 
-def stop_tree(leader: psutil.Process) -> None:
-    """SIGTERM to the group that `leader` leads, SIGKILL after GRACE seconds to what remains of its whole tree."""
-    # Descendants too: torchrun gives each worker a session of its own, and passes SIGTERM on to it.
-    tree = [leader, *leader.children(recursive=True)]
-    _signal_group(leader.pid, signal.SIGTERM)
-    try:
-        psutil.wait_procs(tree, timeout=GRACE)
-    finally:  # also when a second Ctrl-C cuts the wait short
-        _signal_group(leader.pid, signal.SIGKILL)
-        _each(tree, psutil.Process.kill)
-
-
-def stop_all(processes: list[psutil.Process]) -> None:
-    """SIGTERM to each, SIGKILL after GRACE seconds."""
-    _each(processes, psutil.Process.terminate)
-    _each(psutil.wait_procs(processes, timeout=GRACE)[1], psutil.Process.kill)
-
-
 def _marked(mark: str) -> list[psutil.Process]:
     """Every process that carries this mark of `started`."""
     found = []
@@ -181,17 +200,6 @@ def _marked(mark: str) -> list[psutil.Process]:
             if process.environ().get(TREE) == mark:
                 found.append(process)
     return found
-
-
-def _each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            act(process)
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS answers "not permitted" for a group of zombies
-        os.killpg(group, number)
 
 
 def main() -> int:

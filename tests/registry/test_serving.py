@@ -17,10 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from slam.launch import stop_tree
 from slam.models.drawing import Painter
 from slam.registry.champion import champion_folder
 from slam.registry.promote import promote
+from slam.stopping import stop_tree
 from tests.registry.test_registry import register
 
 

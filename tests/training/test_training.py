@@ -16,11 +16,11 @@ from safetensors.torch import load
 
 from slam.errors import SlamError
 from slam.files import locked
-from slam.training import checkpoint, scaler
+from slam.training import checkpoint, scaler, stage
 from slam.training.alone import alone
 from slam.training.journal import read_journal
 from slam.training.loop import train
-from slam.training.plan import Plan, check_unchanged, make_plan
+from slam.training.plan import Plan, check_unchanged, make_plan, read_plan
 from slam.training.stage import train_stage
 
 
@@ -157,6 +157,19 @@ def test_a_run_from_before_a_key_was_there_is_the_same_run(profile):
     """What `studies/results` and checkpoints on disk are known by: the fingerprint of a plan of the first release."""
     plan = Plan("teacher", "latents", profile().distill, profile().train, "data", "network")
     assert plan.fingerprint.startswith("b2eb850d0960a568")
+
+
+def test_the_grace_goes_to_the_launcher_and_is_no_part_of_what_a_run_is(profile, latents, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(stage, "accelerate_launch", lambda *_, grace: given.append(grace) or 0)
+    for changes in ({}, {"train.grace": 300}):
+        train_stage(profile(**changes), latents, tmp_path)
+        (tmp_path / "checkpoints/step-000003").mkdir(parents=True, exist_ok=True)  # as if trained: plans are compared
+    assert given == [30, 300]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["train"]["grace"]  # of a run that is older than the key
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert read_plan(tmp_path).train.grace == 30
 
 
 def test_a_plan_that_was_refused_before_its_first_checkpoint_stands_in_nobodys_way(profile, latents, tmp_path):

@@ -16,7 +16,7 @@ from slam.files import read_json, sha256, write_json
 # These may change between two parts of one run: they leave its numbers alone, or only let it go on for longer
 # (`steps`, unless the learning rate is to fall to 0 there).
 FREE = {"steps", "checkpoint_every", "keep", "keep_best", "log_every", "pictures_every", "processes", "micro_batch"}
-FREE |= {"checkpointing", "skips", "speed"}
+FREE |= {"checkpointing", "skips", "speed", "grace"}
 # Keys younger than runs that are on disk. At their default they change nothing, and so are no part of what a run is.
 YOUNGER = ("emas",)
 

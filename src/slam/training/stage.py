@@ -5,7 +5,7 @@ Where a launcher started this command already, as on two machines that share the
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m slam.cli train
 
 or `accelerate launch --num_machines 2 ... -m slam.cli train`, each of those processes is one of the loop's, and
-`train.processes` is not read. The first one checks, and holds the lock.
+`train.processes` and `train.grace` are not read. The first one checks, and holds the lock.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def train_stage(profile: Profile, latents: Path, out: Path, restart: bool = Fals
         code = _join(with_processes(profile, world), latents, out, restart)
     else:
         with _begun(profile, latents, out, restart) as plan:
-            code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes)
+            code = accelerate_launch("slam.training.loop", [str(out)], plan.train.processes, grace=plan.train.grace)
     if code:
         raise SlamError(
             f"training ended with exit code {code}, as told above; the same command goes on from the newest checkpoint",
