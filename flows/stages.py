@@ -33,7 +33,7 @@ def build(name: str) -> None:
 
 
 def child(command: list[str], name: str, grace: float | None = None) -> list[str]:
-    """Runs `command`: its lines become this task's log, its progress bars the run's artifact. `grace` is `launch.run`'s.
+    """Runs `command`: its lines become this task's log, its progress bars the run's artifact; `grace`: see `run`.
 
     Returns [] when it ends well, its last lines when it fails.
     """
