@@ -107,9 +107,11 @@ STUBBORN = (
 def test_a_child_that_is_killed_is_not_waited_for_while_what_it_left_holds_the_pipe(talk):
     left = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('stopped', file=sys.stderr)))\n"
+        "asked = []\n"  # a handler that prints may meet the print of the loop
+        "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
         "print('ready', flush=True)\n"
-        f"for _ in range(300):\n    {talk}\n    time.sleep(0.1)\n"
+        f"for _ in range(300):\n    if asked:\n        break\n    {talk}\n    time.sleep(0.1)\n"
+        "print('stopped', file=sys.stderr)\n"
     )
     lines, began = [], time.monotonic()
     assert run([sys.executable, "-c", FAILS, left], lines.append) == -signal.SIGKILL

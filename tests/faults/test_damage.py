@@ -157,11 +157,30 @@ def test_a_run_with_a_damaged_checkpoint_ends_as_if_it_were_none(kind, damaged, 
 @pytest.mark.slow
 def test_a_damaged_old_checkpoint_stops_nobody(undisturbed, expected, tmp_path, tally):
     """Not even where its files are to be thinned."""
-    for i, name in enumerate(sorted(path.name for path in (undisturbed / "checkpoints").iterdir())[:-1]):
+    *old, before, last = sorted(path.name for path in (undisturbed / "checkpoints").iterdir())
+    assert (before, last) == (BEFORE, LAST)
+    for name in old:
         folder = runs.copy(undisturbed, tmp_path / name)
         shutil.rmtree(folder / "checkpoints" / LAST)
         (folder / "checkpoints" / name / "manifest.json").write_text("{")
         tally.tried("damage to a checkpoint")
         end = runs.run(folder)
-        assert (end.code, "Traceback" in end.said) == (0, False), (i, end.said)
+        assert (end.code, "Traceback" in end.said) == (0, False), (name, end.said)
         assert runs.result(folder) == expected
+
+
+@pytest.mark.slow
+def test_where_none_is_whole_the_run_stops_and_changes_nothing(undisturbed, expected, tmp_path, tally):
+    folder = runs.copy(undisturbed, tmp_path / "run")
+    root = folder / "checkpoints"
+    for name in (BEFORE, LAST):
+        (root / name / "student.safetensors").write_bytes(b"")
+    journal, files = (folder / "journal.jsonl").read_bytes(), sorted(root.rglob("*"))
+    tally.tried("damage to a checkpoint")
+    end = runs.run(folder)
+    assert (end.code, "Traceback" in end.said) == (1, False), end.said
+    assert "can be gone on from" in end.said
+    assert ((folder / "journal.jsonl").read_bytes(), sorted(root.rglob("*"))) == (journal, files)
+    root.rename(folder / "elsewhere")  # as it says
+    assert runs.run(folder).code == 0
+    assert runs.result(folder) == expected
