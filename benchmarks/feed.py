@@ -50,7 +50,7 @@ def tracking(kind: str) -> Iterator[None]:
 
 
 def measure(kind: str, profile: Profile, latents: Path, root: Path) -> tuple[float, float, float]:
-    """(samples/s, processor seconds of the feed, their share of all cores' in the run)."""
+    """(samples/s, processor seconds of the feed, their share of all cores' from the first line of the journal on)."""
     folder = root / "run"
     folder.mkdir(parents=True)
     make_plan(profile, latents).write(folder)
@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
+    if asked.steps <= WARM:
+        parser.error(f"--steps: expected more than {WARM}, whose time is not counted, found {asked.steps}")
     tiny = load_profile(profile="tiny")
     changes = {"steps": asked.steps, "checkpoint_every": asked.steps, "decay": "constant", "log_every": 10}
     profile = tiny.model_copy(update={"train": tiny.train.model_copy(update=changes)})

@@ -48,6 +48,7 @@ from slam.training.journal import Journal
 from slam.training.meter import Meter, lines
 from slam.training.objective import autocast
 from slam.training.plan import Plan
+from slam.training.state import ema_gap
 
 PICTURES, TARGET = 512, 2.0
 
@@ -162,7 +163,7 @@ def our_training(subject: Subject) -> Iterator[Callable[[int], Tensor]]:
         values = run.step(number)
         meter.add(values)
         if (number + 1) % config.log_every == 0:
-            journal.write(lines(meter.read(accelerator, number + 1), {}, config))
+            journal.write(lines(meter.read(accelerator, number + 1), {"ema_gap": ema_gap(run.state).item()}, config))
         return values[0]
 
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(run.batches):

@@ -116,7 +116,8 @@ def split(run: Run, watch: Watch, warm_up: int, steps: int) -> dict[str, float]:
 
 
 def now_and_then(run: Run, accelerator: Accelerator, folder: Path) -> dict[str, float]:
-    """Milliseconds of a step's share in the journal and in checkpoints, of which the loop waits for the copy alone."""
+    """Milliseconds of a step's share in the journal and in checkpoints, of which the loop waits for the copy alone
+    (where the one before is written by then)."""
     config = run.subject.plan.train
     meter, journal = Meter(config.batch), Journal(folder / "journal.jsonl", 0)
 

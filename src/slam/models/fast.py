@@ -34,9 +34,11 @@ def quicken(unet: UNet2DConditionModel, speed: Speed) -> UNet2DConditionModel:
 def compile_alone(unet: nn.Module) -> None:
     """`unet.compile()` without a look at each of its modules in each call, which took 3% of a tiny step: nothing
     changes them from here on. Those looks also tell networks apart that share compiled code, which torch keeps by the
-    function that it was made from: so each has a function of its own, and all of it in one graph.
+    function's code object: so each has one of its own, and all of it in one graph.
+
+    Compiling happens in the first call: what is to be changed (`enable_gradient_checkpointing`) is changed before that.
     """
-    whole = unet._call_impl  # what `unet.compile` compiles
+    whole = unet._call_impl  # which `nn.Module.compile` compiles, into `_compiled_call_impl`
 
     def call(*args: object, **kwargs: object) -> object:
         return whole(*args, **kwargs)
