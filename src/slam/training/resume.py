@@ -26,7 +26,7 @@ def resume(root: Path, fingerprint: str, state: State, accelerator: Accelerator)
             + ", ".join(f"rank {rank} {seal[:12]}" for rank, seal in enumerate(seals))
             + "): see that all machines see the same files, and that they can be read, and run the same command again"
         )
-    unusable = [path for path in checkpoint.folders(root) if not newest or path.name != newest.name]
+    unusable = [path for path in checkpoint.folders(root) if path != newest]
     if not newest:
         if unusable:
             raise SlamError(

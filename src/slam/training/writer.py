@@ -23,7 +23,7 @@ class Writer:
             self.wait()
 
     def start(self, job: Callable[..., Any], *arguments: Any) -> None:
-        """Waits for the job before."""
+        """Waits for the job before; who makes large `arguments` waits before that."""
         self.wait()
         self._running = self._pool.submit(job, *arguments)
 
