@@ -89,10 +89,11 @@ def sweep(folder: str | Path) -> None:
     """Remove what a killed process left in `folder` of `whole_file` or `whole_folder`; nobody may be writing there."""
     for pattern in (".*.partial", ".*.old"):
         for left in Path(folder).glob(pattern):
-            _remove(left)
+            remove(left)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file, a link, or a folder with what it holds."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -108,7 +109,7 @@ def _take_place(partial: Path, path: Path) -> None:
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         path.rename(old)
         partial.rename(path)
-        _remove(old)
+        remove(old)
     else:
         partial.rename(path)
     _fsync(path.parent)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slam.errors import SlamError
-from slam.files import read_json, sha256, verify, whole_folder, write_json
+from slam.files import read_json, remove, sha256, verify, whole_folder, write_json
 from slam.models.student import fill
 from slam.training.state import State
 
@@ -100,8 +101,8 @@ def set_aside(path: Path) -> Path:
     """Move a damaged checkpoint out of the way of those to come; returns where it is then."""
     aside = path.parent / "damaged" / path.name
     aside.parent.mkdir(exist_ok=True)
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside)
+    if os.path.lexists(aside):
+        remove(aside)
     path.replace(aside)
     return aside
 
